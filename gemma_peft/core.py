@@ -8,15 +8,17 @@ __all__ = ['SOURCES', 'PROFILES', 'PACKAGES', 'STAGES', 'PARAMETERS', 'COLOURS',
            'GaLoreConfig', 'EvalConfig', 'HybridConfig', 'TinyConfig', 'Config', 'settings', 'get', 'flatten', 'apply',
            'resolve', 'repository_root', 'runs_folder', 'package_versions', 'commit', 'hardware', 'seed_everything',
            'Stage', 'writing', 'file_hash', 'fingerprint', 'unknown_parameters', 'Run', 'patch_to', 'stage_settings',
-           'stage_state', 'stage', 'hub_token', 'MemoryMeter']
+           'outside_files', 'stage_state', 'stage', 'hub_token', 'MemoryMeter']
 
-# %% ../nbs/00_core.ipynb #399ce7d8
+# %% ../nbs/00_core.ipynb #a549bcac
 import ast, builtins, dataclasses, difflib, hashlib, json, os, platform, random, shutil, subprocess, sys, threading, time, tomllib, typing, uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from importlib import metadata
 from pathlib import Path
+
+from . import __version__
 
 # %% ../nbs/00_core.ipynb #6808d0b2
 class GemmaPeftError(Exception):
@@ -146,21 +148,21 @@ class HybridConfig:
     methods: list[str] = setting(["soup", "ensemble"], "the mixes to build and measure", choices=("soup", "ensemble"))
     soup_coefficients: list[float] = setting([0., .25, .5, .75, 1.], "shares of QLoRA's update that the soup tries", low=0, high=1)
 
-# %% ../nbs/00_core.ipynb #b75d3330
+# %% ../nbs/00_core.ipynb #6fb29251
 @dataclass
 class TinyConfig:
     "The small Gemma that the tiny profile builds and pre-trains itself."
-    vocab_size: int = setting(2048, "entries of its BPE vocabulary", low=300)
+    vocab_size: int = setting(1280, "entries of its BPE vocabulary", low=300)
     hidden_size: int = setting(192, "width", low=16)
-    intermediate_size: int = setting(768, "width of the MLP", low=16)
-    num_hidden_layers: int = setting(6, "decoder layers", low=1)
+    intermediate_size: int = setting(640, "width of the MLP", low=16)
+    num_hidden_layers: int = setting(4, "decoder layers", low=1)
     num_attention_heads: int = setting(4, "query heads", low=1)
     num_key_value_heads: int = setting(1, "key and value heads", low=1)
-    head_dim: int = setting(48, "width of a head", low=8)
-    records: int = setting(600, "synthetic records of each source, before cleaning", low=20)
+    head_dim: int = setting(32, "width of a head", low=8)
+    records: int = setting(500, "synthetic records of each source, before cleaning", low=20)
     pretrain_steps: int = setting(300, "optimiser steps of pre-training", low=1)
-    pretrain_batch_size: int = setting(16, "sequences a pre-training step", low=1)
-    pretrain_learning_rate: float = setting(2e-3, "peak learning rate of pre-training", above=0, high=1)
+    pretrain_batch_size: int = setting(8, "sequences a pre-training step", low=1)
+    pretrain_learning_rate: float = setting(5e-3, "peak learning rate of pre-training", above=0, high=1)
 
 # %% ../nbs/00_core.ipynb #f23b90d4
 @dataclass
@@ -248,20 +250,21 @@ def apply(
         else: problems.append(f"{name} = {value!r} ({where}) must be {_accepted(meta)}")
     return problems
 
-# %% ../nbs/00_core.ipynb #d1eb18a4
+# %% ../nbs/00_core.ipynb #dd0c52a8
 PROFILES = {
     "gemma": {},
     "gemma-270m": {"model.id": "google/gemma-3-270m", "training.micro_batch_size": 8, "training.gradient_accumulation_steps": 2},
     "tiny": {
         "model.id": "tiny",
         **{f"data.{s}.{k}": v for s in SOURCES for k, v in dict(path="synthetic", train=200, validation=30, test=40).items()},
-        "data.max_length": 256, "data.max_prompt_length": 256, "data.boilerplate_records": 3,
+        "data.max_length": 192, "data.max_prompt_length": 192, "data.boilerplate_records": 3,
         "training.epochs": 3., "training.micro_batch_size": 16, "training.gradient_accumulation_steps": 1, "training.gradient_checkpointing": False,
         "training.logging_steps": 5, "training.save_steps": 50,
         "qlora.r": 16, "qlora.lora_alpha": 32, "qlora.learning_rate": 4e-3,
         "galore.rank": 32, "galore.update_proj_gap": 20, "galore.scale": 1., "galore.learning_rate": 2e-3,
         "eval.max_new_tokens": 48, "eval.batch_size": 64,
     },
+
 }
 
 # %% ../nbs/00_core.ipynb #5d4e6d63
@@ -333,16 +336,16 @@ def runs_folder() -> Path:
     if chosen := os.environ.get("GEMMA_PEFT_RUNS"): return Path(chosen)
     return (repository_root() or Path.cwd()) / "runs"
 
-# %% ../nbs/00_core.ipynb #e68ac65c
+# %% ../nbs/00_core.ipynb #d1ea68fe
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "galore-torch", "accelerate", "datasets", "evaluate", "sacrebleu",
-            "rouge_score", "papermill", "gemma_peft")
+            "rouge_score", "papermill")
 
 def package_versions() -> dict:
     "Versions of the packages a result depends on; None for one that is missing. Imports none of them."
     def version(name):
         try: return metadata.version(name)
         except metadata.PackageNotFoundError: return None
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "gemma_peft": __version__} | {name: version(name) for name in PACKAGES}
 
 def commit() -> str | None:
     "The checkout's commit, with `+changes` when it has uncommitted ones; None outside a checkout."
@@ -384,11 +387,11 @@ _processed = tuple(f"data/processed/{s}_processed.json" for s in ("train", "vali
 _arms = ("models/qlora/final/", "models/galore/final/")
 _lengths = ("data.max_length", "data.max_prompt_length")
 
-# %% ../nbs/00_core.ipynb #d580de61
+# %% ../nbs/00_core.ipynb #bb55637a
 STAGES = {
     "tiny": Stage("00a_tiny", ("model.id", "tiny", "data.alpaca.path", "data.tulu.path", "data.ultrachat.path"), (), ("tiny/",)),
     "data": Stage("01_data", ("model.id", "data"), ("tiny/",), (*_samples, "data/samples/dataset_stats.json")),
-    "templating": Stage("02_templating", ("model.id", *_lengths), _samples, (*_processed, "data/processed/examples/")),
+    "templating": Stage("02_templating", ("model.id", *_lengths), _samples, (*_processed, "data/processed/examples/", "data/processed/token_stats.json")),
     "training": Stage("03_training", ("model", "training"), _processed[:2], ("results/metrics/training_plan.json",)),
     "qlora": Stage("04_qlora", ("model", "training", "qlora"), ("tiny/", *_processed[:2]), (_arms[0], "results/metrics/qlora_metrics.json")),
     "galore": Stage("05_galore", ("model", "training", "galore"), ("tiny/", *_processed[:2]), (_arms[1], "results/metrics/galore_metrics.json")),
@@ -601,11 +604,20 @@ def _short(path: Path) -> str:
         if base and Path(path).is_relative_to(base): return Path(path).relative_to(base).as_posix()
     return Path(path).name
 
-# %% ../nbs/00_core.ipynb #48318117
+# %% ../nbs/00_core.ipynb #3eff7f2b
 def stage_settings(run: Run, name: str) -> dict:
     "The settings a stage depends on, with their values."
     wanted = STAGES[name].settings
     return {k: v for k, v in flatten(run.config).items() if k == "seed" or k in wanted or any(k.startswith(w + ".") for w in wanted)}
+
+def outside_files(run: Run, name: str, known: dict | None = None) -> dict:
+    "Fingerprint of the local files and folders that a stage's settings point to: a person's own model or records."
+    found = {}
+    for key, value in stage_settings(run, name).items():
+        if isinstance(value, str) and _looks_local(value) and (path := Path(value).expanduser().resolve()).exists():
+            old = {k.removeprefix(f"{key}: "): v for k, v in (known or {}).items() if k.startswith(f"{key}: ")}
+            found |= {f"{key}: {k}": v for k, v in fingerprint(path.parent, [path.name], old).items()}
+    return found
 
 def stage_state(run: Run, name: str) -> dict:
     "Whether a stage is done and still current, and if not, why. `state` is what stages/<stage>.json holds."
@@ -617,7 +629,8 @@ def stage_state(run: Run, name: str) -> dict:
     before, now = state["settings"], json.loads(json.dumps(stage_settings(run, name)))
     if changed := sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k)): return answer("changed: " + ", ".join(changed[:4]))
     for kind, names in (("input", spec.reads), ("output", spec.writes)):
-        old = state[kind + "s"]; new = fingerprint(run.path, names, old)
+        old = state[kind + "s"]
+        new = fingerprint(run.path, names, old) | (outside_files(run, name, old) if kind == "input" else {})
         relevant = old if kind == "output" else old.keys() | new.keys()
         if changed := sorted(k for k in relevant if (old.get(k) or {}).get("hash") != (new.get(k) or {}).get("hash")):
             return answer(f"{kind} changed: {', '.join(changed[:3])}")
@@ -638,11 +651,11 @@ def stage(
         return call
     return decorate
 
-# %% ../nbs/00_core.ipynb #3b87913d
+# %% ../nbs/00_core.ipynb #5bb66d64
 def _execute(run: Run, name: str, f):
     "Run a stage and record it; an error is recorded too, and raised."
     spec, started, warnings = STAGES[name], time.time(), []
-    record = dict(stage=name, done=False, settings=stage_settings(run, name), inputs=fingerprint(run.path, spec.reads), warnings=warnings)
+    record = dict(stage=name, done=False, settings=stage_settings(run, name), inputs=fingerprint(run.path, spec.reads) | outside_files(run, name), warnings=warnings)
     run.write_json(f"stages/{name}.json", record | dict(started=started, pid=os.getpid()))
     run.active = (name, warnings)
     try:

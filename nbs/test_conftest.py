@@ -1,0 +1,58 @@
+"The tests of conftest.py: toy notebooks go through pytest in a folder of their own."
+import json, re, shutil, subprocess, sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+def collect(folder: Path, cells: list, *options) -> tuple[int, str]:
+    "Exit code and output of pytest on a notebook made of `cells` (code; text that begins with '# ' is a heading)."
+    (folder / "nbs").mkdir(exist_ok=True)
+    (folder / "settings.ini").write_text("[DEFAULT]\ntst_flags = notest slow cuda\n")
+    shutil.copy(HERE / "conftest.py", folder / "nbs")
+    kind = lambda source: dict(cell_type="markdown", metadata={}) if source.startswith("# ") else dict(cell_type="code", metadata={}, outputs=[], execution_count=None)
+    nb = dict(cells=[kind(c) | dict(source=c.splitlines(keepends=True)) for c in cells], metadata={}, nbformat=4, nbformat_minor=5)
+    (folder / "nbs/toy.ipynb").write_text(json.dumps(nb))
+    done = subprocess.run([sys.executable, "-m", "pytest", "nbs", "-rs", "-p", "no:cacheprovider", *options], cwd=folder, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+def counts(output: str) -> dict:
+    "What pytest's closing line counts."
+    return {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|error)", output.strip().splitlines()[-1])}
+
+def test_a_false_assertion_is_caught_and_shown(tmp_path):
+    code, out = collect(tmp_path, ["# Sums", "def double(x): return 2 * x", "x = 3\nassert double(x) == 7", "assert double(1) == 2"])
+    assert code == 1 and counts(out) == dict(failed=1, passed=1)
+    assert "cell 3 of 4, under 'Sums'" in out and "-->   2  assert double(x) == 7" in out and "assert 6 == 7" in out
+    assert "IPython" not in out
+
+def test_a_flag_is_a_skip_unless_asked_for(tmp_path):
+    cells = ["#| slow\nassert False", "#| notest\nx = 1 / 0", "#| eval: false\nassert False", "assert True"]
+    code, out = collect(tmp_path, cells)
+    assert code == 0 and counts(out) == dict(skipped=2, passed=1) and "slow: pass --run-slow" in out
+    code, out = collect(tmp_path, cells, "--run-slow")
+    assert code == 1 and counts(out) == dict(failed=1, skipped=1, passed=1)
+
+def test_a_failing_set_up_cell_is_reported_once(tmp_path):
+    code, out = collect(tmp_path, ["assert True", "y = 1 / 0", "assert y == 1", "assert y == 2"])
+    assert code == 1 and counts(out) == dict(failed=2, passed=1)
+    assert "cell 2 of 4, a set-up cell of cell 003" in out and out.count("-->") == 1
+    assert "not run: cell 2 of toy.ipynb" in out
+
+def test_what_counts_as_a_test(tmp_path):
+    exported = "#| export\ndef f(x):\n    assert x\n    return x"          # an exported function's own check is no test
+    helper = "def check(x): assert f(x) == x"                              # a helper that asserts is one where it is called
+    code, out = collect(tmp_path, [exported, helper, "check(1)", "%time check(2)\nf(1)", "test_thing = f\ntest_thing(3)", "f(0)"], "-v")
+    assert counts(out) == dict(failed=1, passed=2), out                    # cells 3 and 5 pass, the last cell must run to its end
+    assert "cell 003" in out and "cell 005" in out and "cell 006 runs to its end" in out
+
+def test_one_test_alone_runs_what_it_needs(tmp_path):
+    code, out = collect(tmp_path, ["# First", "x = 1", "assert x == 2\nx = 5", "# Second", "assert x == 1"], "-k", "Second")
+    assert code == 0 and counts(out)["passed"] == 1
+
+def test_notebooks_do_not_see_each_other(tmp_path):
+    (tmp_path / "nbs").mkdir()
+    first = dict(cells=[dict(cell_type="code", metadata={}, source="import os\nx = os.environ['LEAK'] = 'a'\nassert x == 'a'", outputs=[], execution_count=None)],
+                 metadata={}, nbformat=4, nbformat_minor=5)
+    (tmp_path / "nbs/a_first.ipynb").write_text(json.dumps(first))
+    code, out = collect(tmp_path, ["import os\nassert 'x' not in globals() and 'LEAK' not in os.environ\nassert os.environ['GEMMA_PEFT_RUNS'].endswith('runs')"])
+    assert code == 0 and counts(out) == dict(passed=2), out
