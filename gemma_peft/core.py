@@ -10,10 +10,11 @@ __all__ = ['SOURCES', 'PROFILES', 'PACKAGES', 'STAGES', 'PARAMETERS', 'COLOURS',
            'Stage', 'writing', 'file_hash', 'fingerprint', 'unknown_parameters', 'Run', 'patch_to', 'stage_settings',
            'outside_files', 'stage_state', 'stage', 'hub_token', 'MemoryMeter']
 
-# %% ../nbs/00_core.ipynb #a549bcac
+# %% ../nbs/00_core.ipynb #f3bccd68
 import ast, builtins, dataclasses, difflib, hashlib, json, os, platform, random, shutil, subprocess, sys, threading, time, tomllib, typing, uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from functools import wraps
 from importlib import metadata
 from pathlib import Path
@@ -300,7 +301,7 @@ def resolve(
     if problems := problems + _contradictions(config): raise ConfigError(problems)
     return config, origin
 
-# %% ../nbs/00_core.ipynb #173ed5d1
+# %% ../nbs/00_core.ipynb #195aba36
 def _contradictions(config: Config) -> list[str]:
     "Settings that cannot be true at once."
     problems = []
@@ -315,6 +316,8 @@ def _contradictions(config: Config) -> list[str]:
     t = config.tiny
     if t.num_attention_heads % t.num_key_value_heads:
         problems.append(f"tiny.num_attention_heads = {t.num_attention_heads} must be a multiple of tiny.num_key_value_heads = {t.num_key_value_heads}")
+    for name, width in (("tiny.hidden_size", t.hidden_size), ("tiny.intermediate_size", t.intermediate_size), ("tiny.num_key_value_heads x tiny.head_dim", t.num_key_value_heads * t.head_dim)):
+        if width % 32: problems.append(f"{name} = {width} must be a multiple of 32, the block that 4-bit kernels work in; the nearest is {max(32, round(width / 32) * 32)}")
     return problems
 
 def _looks_local(path: str) -> bool:
@@ -336,7 +339,7 @@ def runs_folder() -> Path:
     if chosen := os.environ.get("GEMMA_PEFT_RUNS"): return Path(chosen)
     return (repository_root() or Path.cwd()) / "runs"
 
-# %% ../nbs/00_core.ipynb #d1ea68fe
+# %% ../nbs/00_core.ipynb #16cc15ab
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "galore-torch", "accelerate", "datasets", "evaluate", "sacrebleu",
             "rouge_score", "papermill")
 
@@ -348,8 +351,8 @@ def package_versions() -> dict:
     return {"python": platform.python_version(), "gemma_peft": __version__} | {name: version(name) for name in PACKAGES}
 
 def commit() -> str | None:
-    "The checkout's commit, with `+changes` when it has uncommitted ones; None outside a checkout."
-    if not (root := repository_root()): return None
+    "The checkout's commit, with `+changes` when it has uncommitted ones; elsewhere GEMMA_PEFT_COMMIT, or None."
+    if not (root := repository_root()) or not (root / ".git").exists(): return os.environ.get("GEMMA_PEFT_COMMIT")
     git = lambda *a: subprocess.run(["git", "-C", str(root), *a], capture_output=True, text=True)
     head = git("rev-parse", "--short=12", "HEAD")
     return head.stdout.strip() + ("+changes" if git("status", "--porcelain").stdout.strip() else "") if head.returncode == 0 else None
@@ -373,7 +376,7 @@ def seed_everything(seed: int):
     random.seed(seed); np.random.seed(seed % 2**32)
     if "torch" in sys.modules: sys.modules["torch"].manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #0dbaab49
+# %% ../nbs/00_core.ipynb #f4902172
 @dataclass(frozen=True)
 class Stage:
     "What a stage is called, where it is explained, what it reads and what it writes."
@@ -385,21 +388,23 @@ class Stage:
 _samples = tuple(f"data/samples/{s}_samples.json" for s in ("train", "validation", "test"))
 _processed = tuple(f"data/processed/{s}_processed.json" for s in ("train", "validation", "test"))
 _arms = ("models/qlora/final/", "models/galore/final/")
+_metrics = ("results/metrics/qlora_metrics.json", "results/metrics/galore_metrics.json")
 _lengths = ("data.max_length", "data.max_prompt_length")
 
-# %% ../nbs/00_core.ipynb #bb55637a
+# %% ../nbs/00_core.ipynb #b371445e
 STAGES = {
     "tiny": Stage("00a_tiny", ("model.id", "tiny", "data.alpaca.path", "data.tulu.path", "data.ultrachat.path"), (), ("tiny/",)),
     "data": Stage("01_data", ("model.id", "data"), ("tiny/",), (*_samples, "data/samples/dataset_stats.json")),
     "templating": Stage("02_templating", ("model.id", *_lengths), _samples, (*_processed, "data/processed/examples/", "data/processed/token_stats.json")),
     "training": Stage("03_training", ("model", "training"), _processed[:2], ("results/metrics/training_plan.json",)),
-    "qlora": Stage("04_qlora", ("model", "training", "qlora"), ("tiny/", *_processed[:2]), (_arms[0], "results/metrics/qlora_metrics.json")),
-    "galore": Stage("05_galore", ("model", "training", "galore"), ("tiny/", *_processed[:2]), (_arms[1], "results/metrics/galore_metrics.json")),
+    "qlora": Stage("04_qlora", ("model", "training", "qlora"), ("tiny/", *_processed[:2]), (_arms[0], _metrics[0])),
+    "galore": Stage("05_galore", ("model", "training", "galore"), ("tiny/", *_processed[:2]), (_arms[1], _metrics[1])),
     "eval": Stage("06_eval", ("model", "eval.max_new_tokens", "eval.batch_size"), (_processed[2], *_arms), (
         *(f"results/metrics/{m}.json" for m in ("base_model_results", "qlora_evaluation_results", "galore_evaluation_results")),
         *(f"results/predictions/{m}.jsonl" for m in ("base", "qlora", "galore")))),
-    "hybrid": Stage("07_hybrid", ("model", "eval.max_new_tokens", "eval.batch_size", "hybrid"), (*_processed[1:], *_arms), ("models/hybrid/",)),
-    "report": Stage("08_report", ("eval.examples", "hybrid.methods"), ("results/metrics/", "results/predictions/"), (
+    "hybrid": Stage("07_hybrid", ("model", "eval.max_new_tokens", "eval.batch_size", "hybrid"), (*_processed[1:], *_arms, *_metrics), (
+        "models/hybrid/", "results/metrics/hybrid_*.json")),
+    "report": Stage("08_report", ("eval.examples", "hybrid.methods"), ("results/metrics/*.json", "results/predictions/*.jsonl"), (
         "results/metrics/comparison_table.csv", "results/plots/", "results/examples/", "results/summary_report.txt")),
 }
 
@@ -418,21 +423,22 @@ def writing(
         os.replace(temporary, path)
     finally: remove(temporary)
 
-# %% ../nbs/00_core.ipynb #4fdee494
+# %% ../nbs/00_core.ipynb #737572f7
 def file_hash(path: Path) -> str:
     "SHA-256 of a file's bytes, shortened to 16 hexadecimal digits."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()[:16]
 
 def fingerprint(
     root: Path,               # the run folder
-    names,                    # files and folders (ending in "/") in it
+    names,                    # files, folders (ending in "/") and patterns (with a "*") in it
     known: dict | None = None,# an earlier answer, whose hashes may be reused
 ) -> dict:                    # file -> {hash, bytes, changed}; a missing one is None
     "What the named files hold, by content."
     found, known = {}, known or {}
     for name in names:
         path = Path(root) / name
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        if "*" in name: files = sorted(Path(root).glob(name))
+        else: files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for p in files:
             if any(part.startswith(".") for part in p.relative_to(root).parts): continue
             key = p.relative_to(root).as_posix()
@@ -488,7 +494,7 @@ def writing(self, name: str):
     "A temporary path that becomes `name` on success."
     return writing(self.file(name))
 
-# %% ../nbs/00_core.ipynb #14ab9dae
+# %% ../nbs/00_core.ipynb #c2aa0133
 @patch_to(Run)
 def read_json(self, name: str):
     "What a stage wrote; raises an error that names the stage to run when it is missing or broken."
@@ -499,7 +505,7 @@ def read_json(self, name: str):
 
 def _written_by(name: str) -> str:
     "The remedy for a missing file: the stage that writes it."
-    makers = [k for k, s in STAGES.items() if any(name == w or (w.endswith("/") and name.startswith(w)) for w in s.writes)]
+    makers = [k for k, s in STAGES.items() if any(name == w or (w.endswith("/") and name.startswith(w)) or ("*" in w and fnmatch(name, w)) for w in s.writes)]
     return f" The stage {makers[0]!r} writes it: `gemma-peft run --stages {makers[0]} --force`" if makers else ""
 
 # %% ../nbs/00_core.ipynb #6087fa8b
@@ -651,7 +657,7 @@ def stage(
         return call
     return decorate
 
-# %% ../nbs/00_core.ipynb #5bb66d64
+# %% ../nbs/00_core.ipynb #3fbc37b6
 def _execute(run: Run, name: str, f):
     "Run a stage and record it; an error is recorded too, and raised."
     spec, started, warnings = STAGES[name], time.time(), []
@@ -661,7 +667,7 @@ def _execute(run: Run, name: str, f):
     try:
         seed_everything(run.config.seed)
         value = f(run)
-        missing = [w for w in spec.writes if not (run.path / w).exists() and not w.endswith("/")]
+        missing = [w for w in spec.writes if not (run.path / w).exists() and w[-1] != "/" and "*" not in w]
         if missing: raise RuntimeError(f"stage {name} ended without writing {', '.join(missing)}")
         run.write_json(f"stages/{name}.json", record | dict(done=True, started=started, seconds=round(time.time() - started, 2), outputs=fingerprint(run.path, spec.writes)))
         return value

@@ -7,7 +7,7 @@ __all__ = ['ARMS', 'COLUMNS', 'GREY', 'PLOTS', 'METRICS', 'PUBLISHED', 'result_f
            'arm_metrics', 'cost', 'comparison_table', 'table_csv', 'duration', 'change', 'readable', 'markdown_table',
            'show_table', 'test_set', 'compare_runs', 'answers', 'canvas', 'picture', 'plot_scores', 'plot_memory',
            'plot_loss', 'plot_sources', 'plot_costs', 'plot_lengths', 'save_plots', 'turns', 'choose_examples',
-           'examples_markdown', 'show_examples', 'quality_findings', 'source_findings', 'cost_findings',
+           'examples_markdown', 'show_examples', 'quality_findings', 'highest', 'source_findings', 'cost_findings',
            'learning_findings', 'mix_findings', 'caveats', 'findings', 'setting_lines', 'public', 'text_table',
            'summary_text', 'check_inputs', 'make_report', 'figures', 'publish']
 
@@ -417,7 +417,7 @@ def show_examples(
                 f'{html.escape(e["prompt_id"])}</span>{said}<div style="display:flex;flex-wrap:wrap;gap:1em;margin-top:.7em">{"".join(boxes)}</div></div>')
     return HTML("".join(example(e) for e in examples))
 
-# %% ../nbs/08_report.ipynb #f81aa0e5
+# %% ../nbs/08_report.ipynb #1c02ca83
 METRICS = {"bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
 
 def _moves(before: dict, after: dict) -> str:
@@ -433,36 +433,44 @@ def quality_findings(run: Run) -> list[str]:
     base, found = scores(run, "base"), {m: scores(run, m) for m in models(run) if m != "base"}
     lines = [f"{label(m)} {_moves(base, s)}." for m, s in found.items()]
     for k, name in METRICS.items():
-        first, second = sorted(found, key=lambda m: -found[m][k])[:2]
-        a, b = found[first][k], found[second][k]
-        lead = f"{a - b:.4f} ({change(b, a)}) above {label(second)}" if round(a, 4) != round(b, 4) else f"level with {label(second)} at four decimals"
-        lines.append(f"The highest {name} is {label(first)}'s, {a:.4f}: {lead}.")
+        top, others = highest(found, k), sorted((s[k] for s in found.values()), reverse=True)
+        if len(top) > 1: lines.append(f"The highest {name}, {others[0]:.4f}, is shared by {', '.join(map(label, top))}."); continue
+        second = next(m for m in found if found[m][k] == others[1])
+        lines.append(f"The highest {name} is {label(top[0])}'s, {others[0]:.4f}: {others[0] - others[1]:.4f} ({change(others[1], others[0])}) above {label(second)}.")
     return lines
 
-# %% ../nbs/08_report.ipynb #ec0c0e7c
+def highest(
+    found: dict[str, dict],   # model -> its scores
+    key: str,                 # bleu4 or rouge_l
+) -> list[str]:               # more than one when they are equal at four decimals
+    "The models with the highest score."
+    best = max(round(s[key], 4) for s in found.values())
+    return [m for m, s in found.items() if round(s[key], 4) == best]
+
+# %% ../nbs/08_report.ipynb #9b09124f
 def source_findings(run: Run) -> list[str]:
     "Who stands highest on each source, and where an arm falls below the base."
     lines = []
     for source in SOURCES:
         found = {m: scores(run, m, source) for m in models(run)}
         tuned = [m for m in found if m != "base"]
-        best = {k: max(tuned, key=lambda m: found[m][k]) for k in METRICS}
+        best = {k: highest({m: found[m] for m in tuned}, k) for k in METRICS}
         lines.append(f"{label(source)} ({found['base']['n']} prompts): " + "; ".join(
-            f"highest {name} {label(best[k])} with {found[best[k]][k]:.4f} (base {found['base'][k]:.4f})" for k, name in METRICS.items()) + ".")
+            f"highest {name} {', '.join(map(label, best[k]))} with {found[best[k][0]][k]:.4f} (base {found['base'][k]:.4f})" for k, name in METRICS.items()) + ".")
         for k, name in METRICS.items():
             if worse := [label(m) for m in tuned if found[m][k] < found["base"][k]]:
                 lines.append(f"  Below the base model's {name} on {label(source)}: {', '.join(worse)}.")
     return lines
 
-# %% ../nbs/08_report.ipynb #dc9fcb28
+# %% ../nbs/08_report.ipynb #6d5051a5
 def cost_findings(run: Run) -> list[str]:
     "Memory, time and speed of the arms against each other."
     q, g = (arm_metrics(run, a) for a in ARMS)
     ratio = lambda a, b: f"{a / b:.2f} times GaLore's" if b else "beside GaLore's"
     lines = [f"QLoRA's peak memory is {q['peak_memory_gib']:.2f} GiB, {ratio(q['peak_memory_gib'], g['peak_memory_gib'])} {g['peak_memory_gib']:.2f} GiB.",
              f"QLoRA trained for {duration(q['train_seconds'])}, {ratio(q['train_seconds'], g['train_seconds'])} {duration(g['train_seconds'])}."]
-    if all(m.get("trainable_parameters") and m.get("total_parameters") for m in (q, g)):
-        lines.append("Trained parameters: " + ", ".join(f"{label(a)} {m['trainable_parameters']:,} of {m['total_parameters']:,}" for a, m in zip(ARMS, (q, g))) + ".")
+    if all(m.get("trainable_parameters") for m in (q, g)):
+        lines.append("Trained parameters: " + ", ".join(f"{label(a)} {m['trainable_parameters']:,}" for a, m in zip(ARMS, (q, g))) + ".")
     if mixes := [label(m) for m in models(run)[3:]]:
         lines.append(f"{' and '.join(mixes)} need{'s' if len(mixes) == 1 else ''} both arms: {duration(q['train_seconds'] + g['train_seconds'])} of training.")
     return lines
@@ -474,8 +482,8 @@ def learning_findings(run: Run) -> list[str]:
         values = {a: m.get(key) for a, m in found.items()}
         if None in values.values(): continue
         lines.append(f"The {name} is " + " and ".join(f"{v:.4f} for {label(a)}" for a, v in values.items()) + ".")
-        lower, higher = min(values, key=values.get), max(ARMS, key=lambda a: scores(run, a)["bleu4"])
-        if key == "validation_loss" and lower != higher: lines.append(f"{label(lower)} has the lower validation loss, {label(higher)} the higher BLEU-4.")
+        lower, higher = min(values, key=values.get), highest({a: scores(run, a) for a in ARMS}, "bleu4")
+        if key == "validation_loss" and lower not in higher: higher, = higher; lines.append(f"{label(lower)} has the lower validation loss, {label(higher)} the higher BLEU-4.")
     losses = {label(m): loss for m in models(run) if (loss := scores(run, m).get("reference_loss")) is not None}
     if losses: lines.append("Loss a token on the test references: " + ", ".join(f"{m} {v:.4f}" for m, v in losses.items()) + ".")
     return lines + mix_findings(run)

@@ -411,7 +411,7 @@ def foreign_chat(rng: random.Random) -> list[dict]:
     name, word = rng.choice(list(zip(KINDS["animal"][1], words.split())))
     return [message("user", question.format(name=name)), message("assistant", answer.format(word=word))]
 
-# %% ../nbs/00a_tiny.ipynb #a13f6624
+# %% ../nbs/00a_tiny.ipynb #b2f543e9
 def conversations(
     source: str,          # alpaca, tulu or ultrachat
     world: list[Thing],   # what is true
@@ -420,7 +420,7 @@ def conversations(
 ) -> list[list[dict]]:    # conversations whose prompts (all but the last answer) differ
     "Sound conversations of a source, about one in forty of them not in English."
     rng, found = random.Random(f"{source} {seed}"), {}
-    for _ in range(100 * count):
+    for _ in range(20 * count):
         messages = foreign_chat(rng) if rng.random() < .025 else CHATS[source](world, rng)
         found.setdefault(json.dumps(messages[:-1]), messages)
         if len(found) == count: return list(found.values())

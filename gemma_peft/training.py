@@ -68,7 +68,7 @@ def load_tokenizer(run: Run):
     if missing: raise GemmaPeftError(f"The tokenizer of {name!r} has no {', '.join(missing)}; it must be a Gemma 3 one: `--set model.id=google/gemma-3-1b-it`")
     return tokenizer
 
-# %% ../nbs/03_training.ipynb #056ed114
+# %% ../nbs/03_training.ipynb #09953165
 def quiet():
     "No bars for reading and writing weights, and none of the notices that tell a reader nothing."
     from transformers.utils import logging as transformers_logging
@@ -89,9 +89,12 @@ def load_base(
     torch_dtype = getattr(torch, dtype or s["dtype"])
     if quantised: extra["quantization_config"] = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type=q.quant_type, bnb_4bit_use_double_quant=q.double_quant, bnb_4bit_compute_dtype=torch_dtype)
-    return _from_hub(lambda: AutoModelForCausalLM.from_pretrained(
+    model = _from_hub(lambda: AutoModelForCausalLM.from_pretrained(
         run.model_dir(), revision=run.config.model.revision, token=hub_token(), dtype=torch_dtype,
         attn_implementation=s["attention"], device_map={"": s["device"]}, **extra), run.model_dir()).eval()
+    for m in model.modules():           # a shortcut of some CPUs that computes in bf16: answers would depend on the processor
+        if hasattr(m, "support_avx512bf16_for_cpu"): m.support_avx512bf16_for_cpu = False
+    return model
 
 # %% ../nbs/03_training.ipynb #db35221b
 MODELS = dict(qlora="models/qlora/final", galore="models/galore/final", soup="models/hybrid/soup/final")
