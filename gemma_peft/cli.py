@@ -11,9 +11,10 @@ __all__ = ['app', 'Profile', 'Overrides', 'Named', 'parse_value', 'parse_overrid
            'check_packages', 'check_disk', 'ask_hub', 'hub_names', 'check_hub', 'hub_answer', 'top', 'run_command',
            'status_command', 'compare_command', 'doctor_command', 'settings_command', 'site_command', 'main']
 
-# %% ../nbs/09_cli.ipynb #f2d36bf9
+# %% ../nbs/09_cli.ipynb #87bdfccc
 import csv, importlib, json, os, pkgutil, re, shlex, shutil, signal, socket, sys, threading, time, tomllib, typing, urllib.error, urllib.request
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated
 
@@ -108,7 +109,7 @@ def locked(
     try: yield path
     finally: path.unlink(missing_ok=True)
 
-# %% ../nbs/09_cli.ipynb #503a2ab6
+# %% ../nbs/09_cli.ipynb #ce0d8364
 def this_python(
     log: Path,   # what the kernel process itself prints goes here
 ):
@@ -116,7 +117,7 @@ def this_python(
     from ipykernel.kernelspec import make_ipkernel_cmd
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
-    environment = dict(TOKENIZERS_PARALLELISM="false", MPLBACKEND="module://matplotlib_inline.backend_inline")
+    environment = dict(TOKENIZERS_PARALLELISM="false", VIRTUAL_ENV=sys.prefix, MPLBACKEND="module://matplotlib_inline.backend_inline")
 
     class ThisPython(AsyncKernelManager):
         started = []
@@ -276,7 +277,7 @@ def page(run: Run, stage: str) -> Path:
     "The executed notebook of a stage."
     return run.path / f"notebooks/{STAGES[stage].notebook}.ipynb"
 
-# %% ../nbs/09_cli.ipynb #331f8036
+# %% ../nbs/09_cli.ipynb #121746e3
 def missing_stages(
     run: Run,
     chosen: list,     # stages asked for
@@ -285,7 +286,7 @@ def missing_stages(
     problems, c = [], run.config
     builds = c.model.id == "tiny" or "synthetic" in (getattr(c.data, s).path for s in SOURCES)      # else the stage tiny has nothing to do
     for name in chosen:
-        makers = [s for s, spec in STAGES.items() if s != name and (builds or s != "tiny") and any(w == r or w.startswith(r) for w in spec.writes for r in STAGES[name].reads)]
+        makers = [s for s, spec in STAGES.items() if s != name and (builds or s != "tiny") and any(fnmatch(w, r) for w in spec.writes for r in STAGES[name].reads)]
         absent = [s for s in makers if list(STAGES).index(s) < list(STAGES).index(name) and s not in chosen and not stage_state(run, s)["done"]]
         if absent: problems.append(f"stage {name} builds on {', '.join(absent)}, not done yet; ask for them too: --stages {','.join([*absent, name])}, or leave --stages out")
     return problems

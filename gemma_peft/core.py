@@ -149,7 +149,7 @@ class HybridConfig:
     methods: list[str] = setting(["soup", "ensemble"], "the mixes to build and measure", choices=("soup", "ensemble"))
     soup_coefficients: list[float] = setting([0., .25, .5, .75, 1.], "shares of QLoRA's update that the soup tries", low=0, high=1)
 
-# %% ../nbs/00_core.ipynb #6fb29251
+# %% ../nbs/00_core.ipynb #d86e8ece
 @dataclass
 class TinyConfig:
     "The small Gemma that the tiny profile builds and pre-trains itself."
@@ -160,7 +160,7 @@ class TinyConfig:
     num_attention_heads: int = setting(4, "query heads", low=1)
     num_key_value_heads: int = setting(1, "key and value heads", low=1)
     head_dim: int = setting(32, "width of a head", low=8)
-    records: int = setting(500, "synthetic records of each source, before cleaning", low=20)
+    records: int = setting(600, "synthetic records of each source, before cleaning", low=20)
     pretrain_steps: int = setting(300, "optimiser steps of pre-training", low=1)
     pretrain_batch_size: int = setting(8, "sequences a pre-training step", low=1)
     pretrain_learning_rate: float = setting(5e-3, "peak learning rate of pre-training", above=0, high=1)
@@ -339,7 +339,7 @@ def runs_folder() -> Path:
     if chosen := os.environ.get("GEMMA_PEFT_RUNS"): return Path(chosen)
     return (repository_root() or Path.cwd()) / "runs"
 
-# %% ../nbs/00_core.ipynb #16cc15ab
+# %% ../nbs/00_core.ipynb #b32f8ea4
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "galore-torch", "accelerate", "datasets", "evaluate", "sacrebleu",
             "rouge_score", "papermill")
 
@@ -351,8 +351,9 @@ def package_versions() -> dict:
     return {"python": platform.python_version(), "gemma_peft": __version__} | {name: version(name) for name in PACKAGES}
 
 def commit() -> str | None:
-    "The checkout's commit, with `+changes` when it has uncommitted ones; elsewhere GEMMA_PEFT_COMMIT, or None."
-    if not (root := repository_root()) or not (root / ".git").exists(): return os.environ.get("GEMMA_PEFT_COMMIT")
+    "The checkout's commit, with `+changes` when it has uncommitted ones; GEMMA_PEFT_COMMIT stands in for it; None outside a checkout."
+    if told := os.environ.get("GEMMA_PEFT_COMMIT"): return told
+    if not (root := repository_root()): return None
     git = lambda *a: subprocess.run(["git", "-C", str(root), *a], capture_output=True, text=True)
     head = git("rev-parse", "--short=12", "HEAD")
     return head.stdout.strip() + ("+changes" if git("status", "--porcelain").stdout.strip() else "") if head.returncode == 0 else None

@@ -583,7 +583,7 @@ def make_report(
     run.write_text("results/summary_report.txt", summary_text(run))
     return rows
 
-# %% ../nbs/08_report.ipynb #91a962f9
+# %% ../nbs/08_report.ipynb #0a6fa1ec
 PUBLISHED = ("bleu_rouge_comparison", "memory_vs_performance", "loss_curves")
 
 def _numbers(value: dict) -> dict:
@@ -604,11 +604,12 @@ def figures(run: Run) -> dict:
 def publish(
     run: Run,
     folder,        # where to, such as results/tiny
+    remark: str = "",  # what a reader must know beside the figures, such as where the weights came from
 ) -> list[str]:    # the files written
     "Copy a run's figures, and no record or answer, to a folder that may be committed."
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
     rows = comparison_table(run)
     (folder / "comparison_table.csv").write_text(table_csv(rows), encoding="utf-8")
-    (folder / "figures.json").write_text(json.dumps(figures(run), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / "figures.json").write_text(json.dumps(figures(run) | dict(remark=remark), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for name in PUBLISHED: PLOTS[name](run).savefig(folder / f"{name}.png", dpi=130)
     return sorted(p.name for p in folder.iterdir())

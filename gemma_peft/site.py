@@ -80,7 +80,12 @@ def _definitions(source: str) -> list[str]:
 def _only_imports(source: str) -> bool:
     return all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(source).body)
 
-# %% ../nbs/08a_site.ipynb #bdd3cb88
+# %% ../nbs/08a_site.ipynb #ad40a7f0
+def _find(module, name: str):
+    "What a dotted name means in a module; None for nothing."
+    for part in name.split("."): module = getattr(module, part, None)
+    return module
+
 def documentation(
     module,      # such as gemma_peft.core
     name: str,   # a public name in it, such as Run.open
@@ -88,8 +93,7 @@ def documentation(
     "Heading, link to the source, signature and docstring of a definition, by nbdev's `show_doc`."
     from nbdev.doclinks import NbdevLookup
     from nbdev.showdoc import show_doc
-    thing = module
-    for part in name.split("."): thing = getattr(thing, part)
+    thing = _find(module, name)
     shown = show_doc(thing, name=name)._repr_markdown_().split(f"### {name}\n\n", 1)[1]
     code = (NbdevLookup().code(name) or "").split("#L")[0]
     line = inspect.getsourcelines(inspect.unwrap(thing))[1]
@@ -104,7 +108,7 @@ def anchor(
     text = re.sub(r"[^\w\s.-]", "", text).strip().lower()
     return re.sub(r"^[^a-z]+", "", re.sub(r"\s+", "-", text)) or "section"
 
-# %% ../nbs/08a_site.ipynb #c4f185f3
+# %% ../nbs/08a_site.ipynb #77234916
 REPLACED = ("insert_warning", "add_show_docs", "clean_show_doc", "exec_show_docs", "rm_export", "mv_exports", "add_fold")
 
 def _nbdev():
@@ -117,17 +121,17 @@ def _nbdev():
 
 def _document(cells: list[dict]) -> list[dict]:
     "Exported cells with their documentation before them and their source folded; cells that only import are left out."
-    module = next((m[1] for c in cells if c["cell_type"] == "code" and (m := re.match(r"#\|\s*default_exp\s+(\S+)", c["source"]))), None)
-    kept = []
+    name = next((m[1] for c in cells if c["cell_type"] == "code" and (m := re.match(r"#\|\s*default_exp\s+(\S+)", c["source"]))), None)
+    module, kept = importlib.import_module(f"gemma_peft.{name}") if name else None, []
     for c in cells:
         directives = re.findall(r"^#\|\s*(\w+)", c["source"], flags=re.M) if c["cell_type"] == "code" else []
         if "default_exp" in directives or "hide" in directives: continue
         if "export" in directives:
             source = re.sub(r"^#\|\s*export\w*\s*\n", "", c["source"], flags=re.M)
             if _only_imports(source): continue
-            names = _definitions(source)
+            names = [n for n in _definitions(source) if _find(module, n)]              # a run of an older version may define what is gone
             kept += [dict(cell_type="markdown", metadata={}, id=f"doc-{n.replace('.', '-').replace('_', '-').lower()}",
-                          source=documentation(importlib.import_module(f"gemma_peft.{module}"), n)) for n in names]
+                          source=documentation(module, n)) for n in names]
             c = dict(c, source=('#| code-fold: true\n#| code-summary: "Source"\n' if names else "") + source)
         kept.append(c)
     return kept
@@ -379,14 +383,14 @@ def results_table(
     lines = [row for name, found in published(root).items() for row in _rows(name, found)]
     return markdown_table(lines, texts=2) if lines else "*No results have been published yet: `gemma-peft run` makes some.*"
 
-# %% ../nbs/08a_site.ipynb #7f7d6fa9
+# %% ../nbs/08a_site.ipynb #5ae35597
 def _circumstances(name: str, f: dict) -> str:
     "One line on how a result set came about."
     if f.get("note"): return f"**{f.get('title', name)}**: {f['note']}"
     gpus = ", ".join(g["name"] for g in (f.get("hardware") or {}).get("gpus", [])) or f"{(f.get('hardware') or {}).get('cpu_cores', '?')} CPU cores, no GPU"
     records = ", ".join(f"{r['train']:,} + {r['test']:,} {s}" for s, r in f["records"].items())
     versions = ", ".join(f"{k} {f['versions'][k]}" for k in ("torch", "transformers", "trl", "peft", "bitsandbytes") if (f.get("versions") or {}).get(k))
-    return f"**{name}**: `{f['model']}`; {records} records (train + test); seed {f['seed']}; {gpus}; {versions}; commit {f.get('commit') or 'unknown'}."
+    return f"**{name}**: `{f['model']}`; {records} records (train + test); seed {f['seed']}; {gpus}; {versions}; commit {f.get('commit') or 'unknown'}. {f.get('remark', '')}".rstrip()
 
 def results_notes(root: Path) -> str:
     "How each published result set came about, as a Markdown list."

@@ -103,7 +103,7 @@ class Notebook(pytest.File):
         self.environment, self.folder, self.main = dict(os.environ), os.getcwd(), sys.modules["__main__"]
         temporary = self.config._tmp_path_factory.mktemp("notebook")
         shared = self.config._tmp_path_factory.getbasetemp()          # one folder for all where the stages really run
-        os.environ.update(MPLBACKEND="agg", TOKENIZERS_PARALLELISM="false", IPYTHONDIR=str(temporary / "ipython"),
+        os.environ.update(MPLBACKEND="agg", TOKENIZERS_PARALLELISM="false", VIRTUAL_ENV=sys.prefix, IPYTHONDIR=str(temporary / "ipython"),
                           GEMMA_PEFT_RUNS=str((shared if self.config.getoption("--run-notest", default=False) else temporary) / "runs"))
         os.chdir(HERE)
         InteractiveShell.clear_instance()
