@@ -251,7 +251,7 @@ def apply(
         else: problems.append(f"{name} = {value!r} ({where}) must be {_accepted(meta)}")
     return problems
 
-# %% ../nbs/00_core.ipynb #dd0c52a8
+# %% ../nbs/00_core.ipynb #fd549b6c
 PROFILES = {
     "gemma": {},
     "gemma-270m": {"model.id": "google/gemma-3-270m", "training.micro_batch_size": 8, "training.gradient_accumulation_steps": 2},
@@ -259,13 +259,12 @@ PROFILES = {
         "model.id": "tiny",
         **{f"data.{s}.{k}": v for s in SOURCES for k, v in dict(path="synthetic", train=200, validation=30, test=40).items()},
         "data.max_length": 192, "data.max_prompt_length": 192, "data.boilerplate_records": 3,
-        "training.epochs": 3., "training.micro_batch_size": 16, "training.gradient_accumulation_steps": 1, "training.gradient_checkpointing": False,
+        "training.epochs": 2., "training.micro_batch_size": 16, "training.gradient_accumulation_steps": 1, "training.gradient_checkpointing": False,
         "training.logging_steps": 5, "training.save_steps": 50,
         "qlora.r": 16, "qlora.lora_alpha": 32, "qlora.learning_rate": 4e-3,
         "galore.rank": 32, "galore.update_proj_gap": 20, "galore.scale": 1., "galore.learning_rate": 2e-3,
         "eval.max_new_tokens": 48, "eval.batch_size": 64,
     },
-
 }
 
 # %% ../nbs/00_core.ipynb #5d4e6d63
@@ -537,19 +536,23 @@ def read_jsonl(self, name: str) -> list:
             except json.JSONDecodeError as e: raise GemmaPeftError(f"{path}, line {i} is not valid JSON ({e}).{_written_by(name)}") from None
     return rows
 
-# %% ../nbs/00_core.ipynb #50a6dc28
+# %% ../nbs/00_core.ipynb #803b6106
+def _recorded(path: Path) -> dict:
+    "What a folder's run.json holds; empty when there is none."
+    try: return json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError: return {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise GemmaPeftError(f"{path / 'run.json'} is not valid JSON ({e}). Move it away and run again; finished stages are kept") from None
+
 @patch_to(Run, cls_method=True)
 def load(cls,
     path,   # a run folder
 ) -> "Run":
     "An existing run, as its run.json describes it."
-    recorded = Path(path) / "run.json"
-    try: r = json.loads(recorded.read_text(encoding="utf-8"))
-    except FileNotFoundError: raise GemmaPeftError(f"{path} is no run folder (there is no run.json). Make one with `gemma-peft run --out {path}`") from None
-    except json.JSONDecodeError as e: raise GemmaPeftError(f"{recorded} is not valid JSON ({e}). Move it away and run again; finished stages are kept") from None
+    if not (r := _recorded(Path(path))): raise GemmaPeftError(f"{path} is no run folder (there is no run.json). Make one with `gemma-peft run --out {path}`")
     return cls(path, r["profile"], r["overrides"])
 
-# %% ../nbs/00_core.ipynb #b1b5e959
+# %% ../nbs/00_core.ipynb #fab81795
 @patch_to(Run, cls_method=True)
 def open(cls,
     profile: str = "tiny",           # tiny, gemma-270m, gemma, or a TOML file
@@ -560,7 +563,7 @@ def open(cls,
     if problems := unknown_parameters(_executed_cells()): raise ConfigError(problems)
     if str(profile).endswith(".toml"): profile = str(Path(profile).resolve())
     path = Path(out).expanduser() if out else runs_folder() / Path(str(profile)).stem
-    recorded = json.loads((path / "run.json").read_text(encoding="utf-8")) if (path / "run.json").exists() else {}
+    recorded = _recorded(path)
     if recorded and recorded["profile"] != str(profile):
         raise ConfigError([f"{path} holds a run of profile {recorded['profile']!r}, not {profile!r}; pass that profile, or another folder with out"])
     run = cls(path, profile, recorded.get("overrides", {}) | dict(overrides or {}))
@@ -611,7 +614,7 @@ def _short(path: Path) -> str:
         if base and Path(path).is_relative_to(base): return Path(path).relative_to(base).as_posix()
     return Path(path).name
 
-# %% ../nbs/00_core.ipynb #3eff7f2b
+# %% ../nbs/00_core.ipynb #5b79f517
 def stage_settings(run: Run, name: str) -> dict:
     "The settings a stage depends on, with their values."
     wanted = STAGES[name].settings
@@ -626,6 +629,7 @@ def outside_files(run: Run, name: str, known: dict | None = None) -> dict:
             found |= {f"{key}: {k}": v for k, v in fingerprint(path.parent, [path.name], old).items()}
     return found
 
+# %% ../nbs/00_core.ipynb #7716e6cd
 def stage_state(run: Run, name: str) -> dict:
     "Whether a stage is done and still current, and if not, why. `state` is what stages/<stage>.json holds."
     path, spec = run.path / f"stages/{name}.json", STAGES[name]

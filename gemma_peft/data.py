@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['CONTROL_TOKENS', 'ROLES', 'MAPPINGS', 'COLUMNS', 'FORMATS', 'SPLITS', 'SAMPLE_FILES', 'STATISTICS', 'Rejected',
            'to_messages', 'JsonRows', 'read_rows', 'read_source', 'inspect_rows', 'fold', 'repeats', 'words',
-           'ngram_hashes', 'boilerplate', 'prompt_keys', 'HeldOut', 'audit', 'language', 'load_tokenizer',
-           'length_rule', 'Stream', 'select', 'quantiles', 'describe_samples', 'write_rows', 'prepare_data']
+           'ngram_hashes', 'boilerplate', 'prompt_keys', 'HeldOut', 'audit', 'language', 'load_from_model',
+           'load_tokenizer', 'length_rule', 'Stream', 'select', 'quantiles', 'describe_samples', 'write_rows',
+           'prepare_data']
 
 # %% ../nbs/01_data.ipynb #675ae287
 import array, gzip, hashlib, io, itertools, json, math, random, re, tempfile, unicodedata, zlib
@@ -296,7 +297,7 @@ def words(text: str) -> list[str]:
     "The words of a text, casefolded; a Chinese or Japanese character is one."
     return _WORD.findall(text.casefold())
 
-# %% ../nbs/01_data.ipynb #1ad91a76
+# %% ../nbs/01_data.ipynb #4b5e1d57
 def ngram_hashes(
     messages: list[dict],
     n: int,               # words in a row
@@ -306,7 +307,7 @@ def ngram_hashes(
     found = [np.zeros(0, np.uint64)]
     for m in messages:
         w = words(m["content"])
-        h = np.fromiter(map(hash, w), np.int64, len(w)).view(np.uint64)      # (words,)
+        h = np.fromiter(map(hash, w), np.int64, len(w)).view(np.uint64)      # (words,); another process has other hashes, so they are never stored
         if (count := len(w) - n + 1) < 1: continue
         total = np.zeros(count, np.uint64)
         for k in range(n): total = total * np.uint64(0x9E3779B97F4A7C15) + h[k:k + count]      # a polynomial in the words, modulo 2**64
@@ -419,18 +420,30 @@ def language(
     best, second = sorted(score, key=score.get, reverse=True)[:2]
     return best if score[best] > max(score[second], 1) else "Latin, unsure"
 
-# %% ../nbs/01_data.ipynb #c341dd4d
+# %% ../nbs/01_data.ipynb #abeba79c
+def load_from_model(
+    run: Run,
+    what,       # a transformers class, such as AutoTokenizer
+    **kwargs,   # more for its `from_pretrained`
+):
+    "`what` of the run's base model. One that is unreachable, gated or missing becomes one GemmaPeftError, with a remedy."
+    name, token = run.model_dir(), hub_token()
+    try: return what.from_pretrained(name, revision=run.config.model.revision, token=token, **kwargs)
+    except (ImportError, RuntimeError): raise      # a missing package names itself; a full GPU is for the trainer to mend
+    except Exception as e:
+        text, local = " ".join(str(e).split())[:300], "give a local folder: `--set model.id=/path/to/model`"
+        if token: text = text.replace(token, "…")
+        said = text.lower()
+        if any(w in said for w in ("gated", "401", "403")): remedy = f"Accept its terms at https://huggingface.co/{name}, then `hf auth login` or `export HF_TOKEN=...`"
+        elif any(w in said for w in ("connect", "offline", "timed out")): remedy = f"Connect to the network, or {local}"
+        else: remedy = f"Check the id, such as google/gemma-3-1b-it, or {local}"
+        raise GemmaPeftError(f"model.id = {run.config.model.id!r} cannot be loaded ({type(e).__name__}: {text}). {remedy}") from None
+
+# %% ../nbs/01_data.ipynb #bb38bad9
 def load_tokenizer(run: Run):
     "The base model's tokenizer. Raises GemmaPeftError when it cannot be had or is not a Gemma 3 one."
     from transformers import AutoTokenizer
-    name, token = run.model_dir(), hub_token()
-    try: tokenizer = AutoTokenizer.from_pretrained(name, revision=run.config.model.revision, token=token)
-    except Exception as e:
-        text = " ".join(str(e).split())[:300]
-        if token: text = text.replace(token, "…")
-        raise GemmaPeftError(f"model.id = {run.config.model.id!r}: its tokenizer cannot be loaded ({type(e).__name__}: {text}). Accept the terms at "
-                             f"https://huggingface.co/{name} and `hf auth login` or `export HF_TOKEN=...`, "
-                             "or give a local folder: `--set model.id=/path/to/model`") from None
+    tokenizer = load_from_model(run, AutoTokenizer)
     missing = [t for t in ("<bos>", "<eos>", "<pad>", "<start_of_turn>", "<end_of_turn>") if t not in tokenizer.get_vocab()]
     if not tokenizer.chat_template: missing.append("chat template")
     if missing: raise GemmaPeftError(f"model.id = {run.config.model.id!r}: its tokenizer has no {', '.join(missing)}; "

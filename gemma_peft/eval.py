@@ -9,14 +9,15 @@ __all__ = ['STOP_TOKENS', 'ARMS', 'DEFINITIONS', 'MODELS', 'GROUP_KEYS', 'bleu4'
            'model_files', 'parts_folder', 'answer_progress', 'evaluate_model', 'drop_parts', 'evaluate_models',
            'score_table', 'show_scores', 'plot_scores']
 
-# %% ../nbs/06_eval.ipynb #7ceb5282
+# %% ../nbs/06_eval.ipynb #affc9a91
 import json, re, shutil, time
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
 from .core import COLOURS, LABELS, SOURCES, GemmaPeftError, MemoryMeter, Run, fingerprint, hardware, package_versions, stage, writing
-from .training import free_memory, load_model, load_tokenizer, reference_loss
+from .data import load_tokenizer
+from .training import free_memory, load_model, reference_loss
 
 # %% ../nbs/06_eval.ipynb #dc62baf0
 def bleu4(

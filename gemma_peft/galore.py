@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['galore_class', 'galore_optimizer', 'galore_model', 'save_model', 'train_weights', 'train_galore']
 
-# %% ../nbs/05_galore.ipynb #b799e9b3
+# %% ../nbs/05_galore.ipynb #d85257ac
 from .core import GemmaPeftError, Run, stage
-from .training import fit, free_memory, freeze_all_but_linear, linear_layers, load_base, load_tokenizer, mean_loss, reference_loss
+from .data import load_tokenizer
+from .training import compute_settings, fit, free_memory, freeze_all_but_linear, load_base, mean_loss, reference_loss
 
 # %% ../nbs/05_galore.ipynb #6fb6edc6
 def galore_class():
@@ -30,7 +31,7 @@ def galore_class():
                     s["projector"].ortho_matrix = matrix
     return ResumableGaLoreAdamW
 
-# %% ../nbs/05_galore.ipynb #96a0dc6c
+# %% ../nbs/05_galore.ipynb #511d84e3
 def galore_optimizer(
     run: Run,
     model,                  # frozen all but its linear layers
@@ -39,14 +40,14 @@ def galore_optimizer(
     "GaLore on every trainable matrix of `model`. Raises GemmaPeftError for a rank that is no reduction of any of them."
     g = run.config.galore
     matrices = [p for p in model.parameters() if p.requires_grad]
-    smallest = min(min(p.shape) for p in matrices)
-    if g.rank > smallest: run.warn(f"galore.rank = {g.rank} exceeds the smaller side of some matrices ({smallest}); those are trained at full rank")
-    if g.rank > max(min(p.shape) for p in matrices): raise GemmaPeftError(
-        f"galore.rank = {g.rank} is larger than every matrix's smaller side (at most {max(min(p.shape) for p in matrices)}); nothing would be projected. Use `--set galore.rank={smallest // 4}`")
+    sides = [min(p.shape) for p in matrices]       # a projection is smaller than its matrix below this rank
+    if g.rank > max(sides): raise GemmaPeftError(f"galore.rank = {g.rank} is larger than every matrix's smaller side (at most {max(sides)}); "
+                                                 f"nothing would be projected. Use `--set galore.rank={max(1, min(sides) // 4)}`")
+    if g.rank > min(sides): run.warn(f"galore.rank = {g.rank} exceeds the smaller side of some matrices ({min(sides)}); those are trained at full rank")
     return galore_class()([dict(params=matrices, rank=g.rank, update_proj_gap=g.update_proj_gap, scale=g.scale, proj_type=g.proj_type)],
                           lr=learning_rate, weight_decay=run.config.training.weight_decay, no_deprecation_warning=True)
 
-# %% ../nbs/05_galore.ipynb #b3c4a85f
+# %% ../nbs/05_galore.ipynb #4dad1a56
 def galore_model(run: Run):
     "The base model with its linear layers trainable, in galore.weight_dtype."
     import torch
@@ -58,7 +59,6 @@ def galore_model(run: Run):
 
 def save_model(run: Run, model, tokenizer, name: str):
     "Write a whole model in the precision its base is computed in."
-    from gemma_peft.training import compute_settings
     import torch
     with run.writing(name) as folder:
         model.to(getattr(torch, compute_settings(run)["dtype"])).save_pretrained(folder); tokenizer.save_pretrained(folder)

@@ -7,15 +7,15 @@ __all__ = ['DEFINITIONS', 'HYBRIDS', 'mix', 'ingredients', 'fill', 'compare_upda
            'build_soup', 'AverageProbabilities', 'Ensemble', 'ensemble_loss', 'build_ensemble', 'load_ensemble',
            'Hybrid', 'read_hybrids', 'make_hybrids']
 
-# %% ../nbs/07_hybrid.ipynb #21f59e05
+# %% ../nbs/07_hybrid.ipynb #36b87a9a
 import json, time
 from dataclasses import dataclass
 from functools import reduce
 from math import log
 from typing import Callable
 from .core import COLOURS, LABELS, GemmaPeftError, Run, hardware, package_versions, stage
-from .training import (_batches, free_memory, head_logits, hidden_and_targets, load_base, load_model, load_tokenizer, mean_loss,
-                                 reference_loss)
+from .data import load_tokenizer
+from .training import _batches, free_memory, head_logits, hidden_and_targets, load_base, load_model, mean_loss, reference_loss
 from .qlora import lora_update
 from .galore import save_model
 from .eval import ARMS, drop_parts, evaluate_model, results_file

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['lora_config', 'train_adapter', 'train_qlora', 'lora_update']
 
-# %% ../nbs/04_qlora.ipynb #75fbb9df
+# %% ../nbs/04_qlora.ipynb #bd30fee3
 import json
-from pathlib import Path
 
 from .core import GemmaPeftError, Run, stage
-from .training import fit, free_memory, linear_layers, load_base, load_tokenizer, mean_loss, reference_loss
+from .data import load_tokenizer
+from .training import fit, free_memory, load_base, mean_loss, reference_loss
 
 # %% ../nbs/04_qlora.ipynb #58fe7206
 def lora_config(

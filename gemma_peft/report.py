@@ -462,7 +462,7 @@ def source_findings(run: Run) -> list[str]:
                 lines.append(f"  Below the base model's {name} on {label(source)}: {', '.join(worse)}.")
     return lines
 
-# %% ../nbs/08_report.ipynb #6d5051a5
+# %% ../nbs/08_report.ipynb #2ec23d74
 def cost_findings(run: Run) -> list[str]:
     "Memory, time and speed of the arms against each other."
     q, g = (arm_metrics(run, a) for a in ARMS)
@@ -475,6 +475,7 @@ def cost_findings(run: Run) -> list[str]:
         lines.append(f"{' and '.join(mixes)} need{'s' if len(mixes) == 1 else ''} both arms: {duration(q['train_seconds'] + g['train_seconds'])} of training.")
     return lines
 
+# %% ../nbs/08_report.ipynb #79a5c581
 def learning_findings(run: Run) -> list[str]:
     "Losses of the arms, and whether the lower loss goes with the higher score."
     lines, found = [], {a: arm_metrics(run, a) for a in ARMS}
@@ -499,14 +500,14 @@ def mix_findings(run: Run) -> list[str]:
         lines.append(f"{label(m)}'s validation loss is {made['validation_loss']:.4f}; the better arm alone, {label(best)}, has {made['controls'][best]:.4f}.")
     return lines
 
-# %% ../nbs/08_report.ipynb #6cc3822a
+# %% ../nbs/08_report.ipynb #5d689b59
 def caveats(run: Run) -> list[str]:
     "What a reader must know before believing a difference."
     arms, found = {a: arm_metrics(run, a) for a in ARMS}, {m: scores(run, m) for m in models(run)}
     lines = [f"One seed ({run.config.seed}), {found['base']['n']} test prompts, and no intervals: a small difference may be chance.",
              "Learning rates are the configuration's; neither arm was tuned on this data by this run."]
     if all(m.get("peak_allocated_gib") is None for m in arms.values()):
-        lines.append("There was no GPU: memory is the process's peak resident set, which holds Python and its libraries too. GPU figures will differ in size and in order.")
+        lines.append("There was no GPU: memory is the process's peak resident set, which holds Python and its libraries too. GPU figures differ in size, and may differ in order.")
     if unequal := [k for k in ("train_samples", "train_tokens", "steps", "dtype") if len({str(m.get(k)) for m in arms.values()}) > 1]:
         lines.append("The arms did not train alike: " + "; ".join(f"{k} " + ", ".join(f"{label(a)} {m.get(k)}" for a, m in arms.items()) for k in unequal) + ".")
     if cut := {label(m): s["cut_share"] for m, s in found.items() if s.get("cut_share", 0) > .1}:

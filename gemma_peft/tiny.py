@@ -6,13 +6,13 @@
 __all__ = ['ANIMAL', 'PERSON', 'TOOL', 'KINDS', 'VOICES', 'REQUESTS', 'SYSTEMS', 'SPECIAL', 'BYTES', 'GEMMA_CHAT_TEMPLATE',
            'CHATS', 'FOREIGN', 'BROKEN', 'ONE_TURN', 'REPEATED', 'PRETRAIN_LENGTH', 'Trait', 'trait', 'upper', 'Thing',
            'make_world', 'Topic', 'speak', 'pick', 'request', 'prose', 'tale', 'turns', 'message', 'plain_chat',
-           'pretraining_texts', 'learn_merges', 'build_tokenizer', 'tiny_config', 'build_model', 'size_table', 'pack',
-           'pretrain', 'known_facts', 'alpaca_chat', 'tulu_chat', 'ultrachat_chat', 'foreign_chat', 'conversations',
-           'restyled', 'passage', 'planted', 'as_alpaca', 'as_tulu', 'as_ultrachat', 'make_records', 'make_model',
-           'wanted', 'summary_of', 'write_records', 'make_tiny']
+           'pretraining_texts', 'learn_merges', 'build_tokenizer', 'tiny_config', 'build_model', 'size_table',
+           'toy_gemma', 'toy_rows', 'pack', 'pretrain', 'known_facts', 'alpaca_chat', 'tulu_chat', 'ultrachat_chat',
+           'foreign_chat', 'conversations', 'restyled', 'passage', 'planted', 'as_alpaca', 'as_tulu', 'as_ultrachat',
+           'make_records', 'make_model', 'wanted', 'summary_of', 'write_records', 'make_tiny']
 
-# %% ../nbs/00a_tiny.ipynb #b7302e4d
-import json, math, random, time
+# %% ../nbs/00a_tiny.ipynb #11fb9ac6
+import json, random, time
 from dataclasses import dataclass
 from hashlib import sha256
 from .core import GemmaPeftError, Run, TinyConfig, stage
@@ -323,6 +323,16 @@ def size_table(model) -> dict:
         sizes[part] += p.numel()
     return sizes | dict(total=sum(sizes.values()))
 
+# %% ../nbs/00a_tiny.ipynb #1c3f5c04
+def toy_gemma() -> tuple:   # its tokenizer, the model
+    "A two-layer Gemma-3 with fresh weights and a vocabulary of at most 320, made in a moment."
+    tokenizer = build_tokenizer(["the fox is red and the hen is white"] * 20, 320)
+    return tokenizer, build_model(tokenizer, TinyConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, head_dim=32))
+
+def toy_rows(count: int = 40) -> list[dict]:   # id, input_ids, assistant_spans
+    "Training rows of three patterns and five lengths."
+    return [dict(id=f"toy-{i}", input_ids=[2] + [10 + i % 3 * 20 + j for j in range(8 + i % 5)], assistant_spans=[[4, 8 + i % 5]]) for i in range(count)]
+
 # %% ../nbs/00a_tiny.ipynb #c385e610
 def pack(
     tokenizer,           # of `build_tokenizer`
@@ -513,13 +523,13 @@ def make_records(
     columns = dict(alpaca=as_alpaca, tulu=as_tulu, ultrachat=as_ultrachat)
     return {f"{name}.jsonl": [columns[name.split("/")[0]](m, i) for i, m in enumerate(c)] for name, c in chats.items()}, defects
 
-# %% ../nbs/00a_tiny.ipynb #ec768c9e
+# %% ../nbs/00a_tiny.ipynb #355ab0af
 PRETRAIN_LENGTH = 96   # tokens a row; longer than nearly every text
 
 def make_model(run: Run, world: list[Thing]) -> dict:
     "Build, pre-train and save the tiny model; what it became."
     t, seed, started = run.config.tiny, run.config.seed, time.time()
-    texts = pretraining_texts(world, t.pretrain_steps * t.pretrain_batch_size * PRETRAIN_LENGTH // 28, seed)
+    texts = pretraining_texts(world, t.pretrain_steps * t.pretrain_batch_size * PRETRAIN_LENGTH // 28, seed)      # a text has more tokens than that on average
     examples = [m["content"] for source in CHATS for c in conversations(source, world, 200, seed) for m in c]
     tokenizer = build_tokenizer(texts[:3000] + examples, t.vocab_size)
     model = build_model(tokenizer, t, seed)
