@@ -229,7 +229,7 @@ def _fits(value, meta: dict) -> bool:
         if meta.get("high") is not None and not v <= meta["high"]: return False
     return True
 
-# %% ../nbs/00_core.ipynb #c6d92b07
+# %% ../nbs/00_core.ipynb #995e21d1
 def _set(config: Config, name: str, value):
     *sections, leaf = name.split(".")
     setattr(get(config, ".".join(sections)) if sections else config, leaf, value)
@@ -243,7 +243,7 @@ def apply(
     known, problems = settings(), []
     for name, value in values.items():
         if name not in known:
-            problems.append(f"{name} ({where}) is no setting.{nearest(name, known)} `gemma-peft run --help` says how to list them"); continue
+            problems.append(f"{name} ({where}) is no setting.{nearest(name, known)} `gemma-peft settings` lists them all"); continue
         meta = known[name].metadata
         try: value = _coerce(value, known[name].type)
         except ValueError as e: problems.append(f"{name} = {value!r} ({where}) must be {e}, {_accepted(meta)}"); continue
@@ -300,7 +300,7 @@ def resolve(
     if problems := problems + _contradictions(config): raise ConfigError(problems)
     return config, origin
 
-# %% ../nbs/00_core.ipynb #195aba36
+# %% ../nbs/00_core.ipynb #d29c58e5
 def _contradictions(config: Config) -> list[str]:
     "Settings that cannot be true at once."
     problems = []
@@ -321,7 +321,8 @@ def _contradictions(config: Config) -> list[str]:
 
 def _looks_local(path: str) -> bool:
     "A path, rather than a hub id (owner/name) or one of our own words."
-    return path.startswith((".", "/", "~")) or path.endswith((".json", ".jsonl", ".gz", ".parquet")) or path.count("/") > 1
+    if path.startswith((".", "/", "~")) or path.endswith((".json", ".jsonl", ".gz", ".parquet")) or path.count("/") > 1: return True
+    return "/" in path and Path(path).exists()
 
 # %% ../nbs/00_core.ipynb #3bbddc0c
 def repository_root(
@@ -552,7 +553,7 @@ def load(cls,
     if not (r := _recorded(Path(path))): raise GemmaPeftError(f"{path} is no run folder (there is no run.json). Make one with `gemma-peft run --out {path}`")
     return cls(path, r["profile"], r["overrides"])
 
-# %% ../nbs/00_core.ipynb #fab81795
+# %% ../nbs/00_core.ipynb #79d27718
 @patch_to(Run, cls_method=True)
 def open(cls,
     profile: str = "tiny",           # tiny, gemma-270m, gemma, or a TOML file
@@ -566,11 +567,16 @@ def open(cls,
     recorded = _recorded(path)
     if recorded and recorded["profile"] != str(profile):
         raise ConfigError([f"{path} holds a run of profile {recorded['profile']!r}, not {profile!r}; pass that profile, or another folder with out"])
-    run = cls(path, profile, recorded.get("overrides", {}) | dict(overrides or {}))
+    run = cls(path, profile, recorded.get("overrides", {}) | _anchored(overrides or {}))
     run.write_json("run.json", run.describe())
     return run
 
-# %% ../nbs/00_core.ipynb #a5d7af20
+# %% ../nbs/00_core.ipynb #a4b5d09b
+def _anchored(overrides: dict) -> dict:
+    "Relative paths made absolute, so that a run can go on from another folder."
+    local = lambda v: isinstance(v, str) and _looks_local(v) and Path(v).expanduser().exists()
+    return {k: str(Path(v).expanduser().resolve()) if local(v) else v for k, v in dict(overrides).items()}
+
 def _executed_cells() -> list[str]:
     "Sources of the cells this kernel has executed; none outside IPython."
     try: return list(get_ipython().user_ns.get("In", []))
