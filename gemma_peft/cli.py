@@ -597,7 +597,7 @@ def doctor_command(profile: Profile = "tiny", overrides: Overrides = []):
     typer.echo("\n" + (f"{len(wrong)} to mend, marked with !" if wrong else f"Ready for `gemma-peft run --profile {profile}`"))
     if wrong: raise typer.Exit(1)
 
-# %% ../nbs/09_cli.ipynb #f19d3df1
+# %% ../nbs/09_cli.ipynb #c923f068
 @app.command("settings")
 def settings_command(profile: Profile = "tiny", overrides: Overrides = [],
                      section: Annotated[str, typer.Option(help="Only one section, e.g. qlora.")] = ""):
@@ -624,7 +624,7 @@ def site_command(name: Named = ""):
       gemma-peft site runs/tiny
     """
     from gemma_peft.site import build_site
-    typer.echo(build_site(find_run(name), repository_root())["note"])
+    build_site(find_run(name), repository_root())
 
 # %% ../nbs/09_cli.ipynb #3e4b9622
 def main(arguments: list[str] | None = None):
