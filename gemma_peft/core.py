@@ -114,7 +114,7 @@ class TrainingConfig:
     save_total_limit: int = setting(1, "checkpoints kept", low=1)
     report_to: list[str] = setting([], "trackers to report to beside the run folder", choices=("tensorboard", "wandb", "mlflow", "trackio"))
 
-# %% ../nbs/00_core.ipynb #86957cd5
+# %% ../nbs/00_core.ipynb #c905bd44
 @dataclass
 class QLoRAConfig:
     "NF4 base and LoRA adapters on every linear layer (Dettmers et al. 2023)."
@@ -133,7 +133,16 @@ class GaLoreConfig:
     scale: float = setting(.25, "the update is multiplied by this, so it multiplies the learning rate", above=0)
     learning_rate: float = setting(1e-4, "peak learning rate", above=0, high=1)
     proj_type: str = setting("std", "which side is projected", choices=("std", "reverse_std", "right", "left", "full"))
-    weight_dtype: str = setting("float32", "precision of the trained weights; bfloat16 halves them and swallows small updates", choices=("float32", "bfloat16"))
+    subspace: str = setting("randomized", "how the strongest directions are found", choices=("exact", "gram", "randomized"))
+    weight_dtype: str = setting("auto", "precision of the trained weights; auto is the one computed in", choices=("auto", "float32", "bfloat16"))
+    rounding: str = setting("stochastic", "how bf16 weights keep steps too small for them", choices=("nearest", "stochastic", "kahan", "master"))
+    states: str = setting("float32", "storage of Adam's moments", choices=("float32", "8bit"))
+    projector: str = setting("weight", "storage of the projectors: as precise as the weights, or 4 bits", choices=("weight", "4bit"))
+    layerwise: str = setting("off", "free each gradient in the backward pass: project it there, or update there", choices=("off", "projected", "backward"))
+    train_embeddings: bool = setting(False, "also train the tied embedding and the norms, with plain AdamW")
+    beta1: float = setting(.9, "decay of the first moment", low=0, high=.9999)
+    beta2: float = setting(.999, "decay of the second moment", low=0, high=.99999)
+    eps: float = setting(1e-6, "added to the root of the second moment, before bias correction", above=0)
 
 # %% ../nbs/00_core.ipynb #1e996f9a
 @dataclass

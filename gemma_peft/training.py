@@ -138,7 +138,7 @@ def _finite(value, what: str, step: int, folder: str):
     raise NonFiniteLoss(f"The {what} is {value} at step {step + 1}. The last good checkpoint is kept in {folder}. Remedy: a smaller learning rate "
                         "(`--set qlora.learning_rate=...` or galore.learning_rate), or `--set model.dtype=float32`")
 
-# %% ../nbs/03_training.ipynb #29ce851e
+# %% ../nbs/03_training.ipynb #84fc9a8c
 def make_trainer_class():
     "SFTTrainer with our guards and meters; made on call, so that importing this module stays cheap."
     import torch
@@ -148,11 +148,21 @@ def make_trainer_class():
         "An SFTTrainer that stops at the first non-finite number and keeps its meters over a resume."
         on_progress, seconds_before, peak_before = None, 0., 0.
 
+        def layerwise(self):
+            "The optimiser, if it takes gradients in the backward pass."
+            found = getattr(self.optimizer, "optimizer", self.optimizer)                  # accelerate wraps it
+            return found if getattr(found, "layerwise", "off") != "off" else None
+
         def training_step(self, model, inputs, num_items_in_batch=None):
+            if self.layerwise(): self.layerwise().last_micro_batch = self.accelerator.sync_gradients
             loss = super().training_step(model, inputs, num_items_in_batch)
             _finite(loss, "loss", self.state.global_step, self.args.output_dir); return loss
 
+        def _clip_grad_norm(self, model):
+            return self.layerwise().clip_grad_norm_(self.args.max_grad_norm) if self.layerwise() else super()._clip_grad_norm(model)
+
         def _get_grad_norm(self, model, grad_norm=None):
+            if grad_norm is None and self.layerwise(): grad_norm = self.layerwise().clip_grad_norm_(math.inf)
             norm = super()._get_grad_norm(model, grad_norm)
             _finite(norm, "gradient norm", self.state.global_step, self.args.output_dir); return norm
 
