@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['KEYS', 'CHOICES', 'CHUNK', 'LAYERWISE', 'group_problems', 'Bucket', 'chunks', 'GaLoreAdamW']
 
-# %% ../nbs/04d_galore_adamw.ipynb #9321eba5
+# %% ../nbs/04d_galore_adamw.ipynb #77aa0aeb
 import contextlib, math
 import torch
 from . import kernels
 from .core import patch_to
 from .low_rank import PROJ_TYPES, SUBSPACES, GaLoreError, project, project_back, projected_sides
-from .precision import ROUNDINGS, Stored, Stored4bit, Stored8bit, noise_key, round_weights
+from .precision import ROUNDINGS, Stored, Stored4bit, Stored8bit, noise_keys, round_weights
 
 # %% ../nbs/04d_galore_adamw.ipynb #2d91856a
 KEYS = dict(
@@ -48,8 +48,8 @@ def group_problems(
             f"rank = {group['rank']} is larger than the shorter side of a {shape} matrix; use at most {min(shape)}, or put it into a group without rank")
     return problems
 
-# %% ../nbs/04d_galore_adamw.ipynb #24a44a84
-CHUNK = 2**22          # elements worked on at once where fp32 copies are made: 16 MiB each
+# %% ../nbs/04d_galore_adamw.ipynb #afe57757
+CHUNK = 2**23          # elements worked on at once where fp32 copies are made: 32 MiB each
 
 class Bucket:
     "Parameters of one group, shape and dtype, with their state in stacks."
@@ -234,13 +234,13 @@ def _adam(self, b: Bucket, s: slice, low):
     b.put("exp_avg", s, m); b.put("exp_avg_sq", s, v)
     return m / v.sqrt().add_(b.group["eps"])
 
-# %% ../nbs/04d_galore_adamw.ipynb #59377c53
+# %% ../nbs/04d_galore_adamw.ipynb #9ab564b2
 @patch_to(GaLoreAdamW)
 def _write(self, b: Bucket, s: slice, step: int, direction):
     "Bring the direction back, and step."
     (beta1, beta2), lr = b.group["betas"], b.group["lr"]
     size = lr * math.sqrt(1 - beta2 ** step) / (1 - beta1 ** step) * (b.group["scale"] if b.sides else 1.)
-    decay, keys = lr * b.group["weight_decay"], [noise_key(self.seed, step, b.first + i) for i in range(s.start, s.stop)]
+    decay, keys = lr * b.group["weight_decay"], noise_keys(self.seed, step, b.first + s.start, s.stop - s.start)
     extra = {"master": "master", "kahan": "lost"}.get(b.rounding)
     if self._kernels(b):
         return kernels.write_kernel(b.params[s], b.bases(s)[b.sides[0]], direction.to(b.dtype), b.right, size, decay, b.rounding, keys, b.get(extra, s) if extra else None)
@@ -248,7 +248,7 @@ def _write(self, b: Bucket, s: slice, step: int, direction):
     old = b.get("master", s) if extra == "master" else torch.stack(b.params[s]).float()
     new = old - size * direction; new -= decay * new
     if b.dtype == torch.float32: kept = new
-    else: kept, lost = round_weights(old, new, b.rounding, torch.tensor(keys, dtype=torch.int32, device=b.device), b.get("lost", s) if extra == "lost" else None)
+    else: kept, lost = round_weights(old, new, b.rounding, keys.to(b.device), b.get("lost", s) if extra == "lost" else None)
     if extra: b.put(extra, s, new if extra == "master" else lost)
     torch._foreach_copy_(b.params[s], list(kept.unbind()))
 

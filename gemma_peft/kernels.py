@@ -56,7 +56,7 @@ def _power_of_2(n: int, low: int, high: int) -> int:
 
 PROJECT_TILE = dict(BLOCK_W=64, BLOCK_D=64, num_warps=4, num_stages=3)       # the fastest of those tried on an H200
 
-# %% ../nbs/04c_kernels.ipynb #d2d90059
+# %% ../nbs/04c_kernels.ipynb #ba8d3d8e
 def project_kernel(
     grads: list,       # bf16 gradients of one shape, (rows, cols) each
     basis,             # bf16, (n, rows or cols, rank)
@@ -66,7 +66,7 @@ def project_kernel(
     eps: float = 0.,
 ):                     # with moments Adam's direction in bf16, without them the projection in fp32; shaped as they are
     "Project a list of gradients, and make Adam's step in the subspace."
-    n, (rows, cols), rank = len(grads), grads[0].shape, basis.shape[-1]
+    n, (rows, cols), rank, basis = len(grads), grads[0].shape, basis.shape[-1], basis.contiguous()
     length, width = (cols, rows) if right else (rows, cols)
     direction = torch.empty((n, rows, rank) if right else (n, rank, cols), device=basis.device, dtype=basis.dtype if moments else torch.float32)
     m, v = moments or (direction, direction)
@@ -78,7 +78,7 @@ def project_kernel(
         _project_kernel[grid](where, basis, m, v, direction, length, width, rank, *strides, *betas, eps, ADAM=moments is not None, ALIGNED=aligned, **tile)
     return direction
 
-# %% ../nbs/04c_kernels.ipynb #e9a77abe
+# %% ../nbs/04c_kernels.ipynb #dc67d65b
 @triton.jit
 def _noise(x):
     "`precision.hash32`, whose upper bits are cut."
@@ -89,9 +89,9 @@ def _noise(x):
 @triton.jit
 def _write_kernel(weights, left, right, keys, extra, rows, cols, rank, r_rank, r_cols, step_size, decay,     # addresses; (n, rows, rank); (n, rank, cols) by strides
                   ROUNDING: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
-    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
-    m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
-    i = tl.program_id(2).to(tl.int64)
+    i = tl.program_id(0).to(tl.int64)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    m = tl.program_id(2) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
     left += i * rows * rank
     right += i * rank * cols
     delta = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
@@ -121,8 +121,8 @@ def _write_kernel(weights, left, right, keys, extra, rows, cols, rank, r_rank, r
         rounded = new.to(tl.bfloat16)
     tl.store(weight, rounded, mask=inside)
 
-# %% ../nbs/04c_kernels.ipynb #490d6fda
-WRITE_TILE = dict(BLOCK_M=128, BLOCK_N=128, num_warps=8, num_stages=2)
+# %% ../nbs/04c_kernels.ipynb #414736f3
+WRITE_TILE = dict(BLOCK_M=64, BLOCK_N=128, num_warps=4, num_stages=2)         # as above
 
 def write_kernel(
     params: list,        # bf16 weights of one shape, (rows, cols) each: changed in place
@@ -132,16 +132,16 @@ def write_kernel(
     step_size: float,    # what the direction is multiplied with
     decay: float,        # learning rate x weight decay, applied after the step
     rounding: str,       # one of precision.ROUNDINGS
-    keys: list[int],     # one noise key a matrix, for stochastic
+    keys,                # int32, (n,), on the CPU: precision.noise_keys
     extra=None,          # (n, rows, cols): fp32 masters, or what Kahan lost in bf16; changed in place
 ):
     "Multiply the direction back and add it to the weights."
     n, (rows, cols), rank = len(params), params[0].shape, basis.shape[-1]
     where, aligned = addresses(params)
-    keys = torch.tensor(keys, dtype=torch.int32).pin_memory().to(basis.device, non_blocking=True)
-    a, b = (direction, basis) if right else (basis, direction)
+    keys = keys.pin_memory().to(basis.device, non_blocking=True)
+    a, b = (t.contiguous() for t in ((direction, basis) if right else (basis, direction)))
     tile = dict(BLOCK_K=_power_of_2(rank, 16, 64), **WRITE_TILE)
-    grid = (triton.cdiv(cols, tile["BLOCK_N"]), triton.cdiv(rows, tile["BLOCK_M"]), n)
+    grid = (n, triton.cdiv(cols, tile["BLOCK_N"]), triton.cdiv(rows, tile["BLOCK_M"]))
     with torch.cuda.device(basis.device):
         _write_kernel[grid](where, a, b, keys, direction if extra is None else extra, rows, cols, rank, *((1, rank) if right else (cols, 1)), step_size, decay,
                             ROUNDING=rounding, ALIGNED=aligned, **tile)
