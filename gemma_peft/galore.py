@@ -69,7 +69,7 @@ def save_model(run: Run, model, tokenizer, name: str):
     with run.writing(name) as folder:
         model.to(getattr(torch, compute_settings(run)["dtype"])).save_pretrained(folder); tokenizer.save_pretrained(folder)
 
-# %% ../nbs/05_galore.ipynb #3e447fa0
+# %% ../nbs/05_galore.ipynb #6b9defb1
 def train_weights(
     run: Run,
     rows: list[dict],         # training rows
@@ -81,8 +81,8 @@ def train_weights(
     model, metrics = fit(run, "galore", rows, lambda: galore_model(run), run.config.galore.learning_rate, make_optimizer=optimizer)
     tokenizer = load_tokenizer(run)
     metrics["optimizer_state_gib"] = round(state_gib(made[0]), 4)
-    metrics["validation_loss"] = round(mean_loss(reference_loss(model, validation, tokenizer.pad_token_id)), 5)
     save_model(run, model, tokenizer, "models/galore/final")
+    metrics["validation_loss"] = round(mean_loss(reference_loss(model, validation, tokenizer.pad_token_id)), 5)      # of what was saved
     run.write_json("results/metrics/galore_metrics.json", metrics)
     made.clear(); del model; free_memory()
     return metrics

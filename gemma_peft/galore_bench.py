@@ -60,7 +60,7 @@ def weights_and_gradients(model, rows: int = 4, length: int = 256) -> tuple:
     trained = [p for p in model.parameters() if p.requires_grad]
     return [p.detach().clone() for p in trained], [p.grad.clone() for p in trained]
 
-# %% ../nbs/05a_galore_bench.ipynb #34375b41
+# %% ../nbs/05a_galore_bench.ipynb #15d00df3
 def synchronise():
     "Wait for the GPU, where there is one."
     if torch.cuda.is_available(): torch.cuda.synchronize()
@@ -83,11 +83,13 @@ def measure_step(
 ) -> dict:
     "First step, median step, memory kept and memory needed for a moment."
     params = [torch.nn.Parameter(w.clone()) for w in weights]
-    for p, g in zip(params, gradients): p.grad = g
-    synchronise(); before = allocated_gib()
-    optimizer = make(params); first = seconds(optimizer.step); kept = allocated_gib() - before
+    synchronise(); before, optimizer = allocated_gib(), make(params)
+    def step():
+        for p, g in zip(params, gradients): p.grad = g                     # anew each time: galore-torch's 8-bit optimiser puts its projection there
+        optimizer.step()
+    first, kept = seconds(step), allocated_gib() - before
     if torch.cuda.is_available(): torch.cuda.reset_peak_memory_stats()
-    before, times = allocated_gib(), sorted(seconds(optimizer.step) for _ in range(steps))
+    before, times = allocated_gib(), sorted(seconds(step) for _ in range(steps))
     row = dict(case=case, first_step_seconds=round(first, 3), median_step_ms=round(times[steps // 2] * 1e3, 3), fastest_step_ms=round(times[0] * 1e3, 3),
                state_gib=round(kept, 3), temporary_gib=round(allocated_gib(peak=True) - before, 3))
     del optimizer, params; gc.collect(); free_memory()
@@ -168,15 +170,15 @@ def peak_cases(rank: int = 128) -> dict:
             cases[f"ours_{layerwise}_{states}"] = lambda ps, l=layerwise, s=states: GaLoreAdamW(group(ps), lr=1e-4, layerwise=l, states=s, max_grad_norm=1. if l == "backward" else None)
     return cases
 
-# %% ../nbs/05a_galore_bench.ipynb #4aaa8046
+# %% ../nbs/05a_galore_bench.ipynb #1e4b656a
 bf16, fp32 = {"galore.weight_dtype": "bfloat16"}, {"galore.weight_dtype": "float32"}
 LOSS_CASES = {                                 # case -> settings; a name that begins with galore_torch uses the authors' optimiser
     "ours_fp32": fp32, "ours_bf16": bf16, "ours_bf16_nearest": bf16 | {"galore.rounding": "nearest"}, "ours_bf16_kahan": bf16 | {"galore.rounding": "kahan"},
     "ours_bf16_master": bf16 | {"galore.rounding": "master"}, "ours_bf16_exact": bf16 | {"galore.subspace": "exact"}, "ours_bf16_gram": bf16 | {"galore.subspace": "gram"},
     "ours_bf16_8bit": bf16 | {"galore.states": "8bit"}, "ours_bf16_8bit_4bit_projector": bf16 | {"galore.states": "8bit", "galore.projector": "4bit"},
     "ours_bf16_backward": bf16 | {"galore.layerwise": "backward"},
-    "ours_bf16_projected_4x4": bf16 | {"galore.layerwise": "projected", "training.micro_batch_size": 4, "training.gradient_accumulation_steps": 4},
-    "ours_bf16_8bit_projected_4x4": bf16 | {"galore.layerwise": "projected", "galore.states": "8bit", "training.micro_batch_size": 4, "training.gradient_accumulation_steps": 4},
+    "ours_bf16_projected_8x2": bf16 | {"galore.layerwise": "projected", "training.micro_batch_size": 8, "training.gradient_accumulation_steps": 2},
+    "ours_bf16_8bit_projected_8x2": bf16 | {"galore.layerwise": "projected", "galore.states": "8bit", "training.micro_batch_size": 8, "training.gradient_accumulation_steps": 2},
     "galore_torch_bf16": bf16, "galore_torch_fp32": fp32,
     "ours_bf16_embeddings": bf16 | {"galore.train_embeddings": True}, "ours_fp32_embeddings": fp32 | {"galore.train_embeddings": True},
     "galore_torch_bf16_embeddings": bf16 | {"galore.train_embeddings": True}}
@@ -189,7 +191,7 @@ def reference_optimizer(run: Run, model, learning_rate: float):
     groups = [dict(params=group["params"]) | ({k: group[k] for k in keys} if group["rank"] else {}) for group in ours.param_groups]
     return Reference(groups, lr=learning_rate, betas=(g.beta1, g.beta2), eps=g.eps, weight_decay=run.config.training.weight_decay, no_deprecation_warning=True)
 
-# %% ../nbs/05a_galore_bench.ipynb #43f72bd0
+# %% ../nbs/05a_galore_bench.ipynb #b269672f
 def measure_loss(
     run: Run,             # with data/processed of a finished templating stage
     case: str,            # of LOSS_CASES
@@ -201,7 +203,7 @@ def measure_loss(
     trial, made = Run.open(run.profile, folder, run.overrides | LOSS_CASES[case]), []
     def optimizer(model, learning_rate): made[:] = [(reference_optimizer if case.startswith("galore_torch") else galore_optimizer)(trial, model, learning_rate)]; return made[0]
     model, metrics = fit(trial, "galore", rows, lambda: galore_model(trial), trial.config.galore.learning_rate, make_optimizer=optimizer)
-    loss = mean_loss(reference_loss(model, validation, load_tokenizer(trial).pad_token_id))
+    loss = mean_loss(reference_loss(model.to(getattr(torch, metrics["dtype"])), validation, load_tokenizer(trial).pad_token_id))
     state = state_gib(made[0]) if isinstance(made[0], GaLoreAdamW) else sum(t.numel() * t.element_size() for s in made[0].state.values() for t in s.values() if torch.is_tensor(t)) / 2**30
     curve = metrics["loss_curve"]
     return dict(case=case, validation_loss=round(loss, 5), final_train_loss=metrics["final_train_loss"], train_seconds=metrics["train_seconds"], peak_allocated_gib=metrics["peak_allocated_gib"],
