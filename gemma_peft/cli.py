@@ -9,7 +9,8 @@ __all__ = ['app', 'Profile', 'Overrides', 'Named', 'parse_value', 'parse_overrid
            'missing_stages', 'forget', 'sweep_leftovers', 'go_on', 'from_here', 'StageFailed', 'run_stage',
            'run_pipeline', 'aligned', 'read_table', 'summary', 'stage_row', 'find_run', 'finding', 'check_machine',
            'check_packages', 'check_disk', 'ask_hub', 'hub_names', 'check_hub', 'hub_answer', 'top', 'run_command',
-           'status_command', 'compare_command', 'doctor_command', 'settings_command', 'site_command', 'main']
+           'status_command', 'compare_command', 'doctor_command', 'settings_command', 'site_command', 'export_command',
+           'main']
 
 # %% ../nbs/09_cli.ipynb #87bdfccc
 import csv, importlib, json, os, pkgutil, re, shlex, shutil, signal, socket, sys, threading, time, tomllib, typing, urllib.error, urllib.request
@@ -597,7 +598,7 @@ def doctor_command(profile: Profile = "tiny", overrides: Overrides = []):
     typer.echo("\n" + (f"{len(wrong)} to mend, marked with !" if wrong else f"Ready for `gemma-peft run --profile {profile}`"))
     if wrong: raise typer.Exit(1)
 
-# %% ../nbs/09_cli.ipynb #c923f068
+# %% ../nbs/09_cli.ipynb #704eb119
 @app.command("settings")
 def settings_command(profile: Profile = "tiny", overrides: Overrides = [],
                      section: Annotated[str, typer.Option(help="Only one section, e.g. qlora.")] = ""):
@@ -625,6 +626,18 @@ def site_command(name: Named = ""):
     """
     from gemma_peft.site import build_site
     build_site(find_run(name), repository_root())
+
+@app.command("export")
+def export_command(name: Named = "", rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 64):
+    """Write what GaLore learned as a LoRA adapter, with the error it leaves.
+
+    \b
+    Example:
+      gemma-peft export runs/tiny --rank 16
+    """
+    from gemma_peft.galore import export_lora
+    run = find_run(name); report = export_lora(run, rank)
+    typer.echo(f"{from_here(run.path / 'models/galore/lora')}: a LoRA adapter of rank {rank}; {report['relative_error']:.1%} of the update's norm is left behind")
 
 # %% ../nbs/09_cli.ipynb #3e4b9622
 def main(arguments: list[str] | None = None):

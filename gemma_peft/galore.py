@@ -104,24 +104,25 @@ def low_rank_factors(
     root, lost = s[:rank].sqrt(), s[rank:].square().sum().sqrt() / s.square().sum().sqrt().clamp_min(1e-30)
     return u[:, :rank] * root, root[:, None] * vh[:rank], float(lost)
 
-# %% ../nbs/05_galore.ipynb #3148565c
+# %% ../nbs/05_galore.ipynb #acd7aa0f
 def export_lora(
     run: Run,
-    rank: int = 64,                            # of the adapter
+    rank: int = 64,                            # of the adapter; a narrower matrix is stored whole
     name: str = "models/galore/lora",          # a folder of the run
 ) -> dict:                                     # relative_error, of all matrices together and of each; also in galore_update.json of the folder
     "Write GaLore's update as a LoRA adapter (peft) for the base model, with the error it leaves."
     from peft import LoraConfig, get_peft_model
-    base, tuned = load_base(run), dict(load_model(run, "galore").named_parameters())
+    if rank < 1: raise GemmaPeftError(f"rank = {rank} must be at least 1")
+    tuned, base = dict(load_model(run, "galore").named_parameters()), load_base(run)
     modules = linear_layers(base)
-    if not 1 <= rank <= (limit := min(min(base.get_submodule(n).weight.shape) for n in modules)): raise GemmaPeftError(f"rank = {rank} must be at least 1 and at most {limit}, the shortest side of a matrix")
-    model = get_peft_model(base, LoraConfig(r=rank, lora_alpha=rank, target_modules=modules, task_type="CAUSAL_LM"))
-    errors, squares = {}, [0., 0.]
+    model, errors, left, whole = get_peft_model(base, LoraConfig(r=rank, lora_alpha=rank, target_modules=modules, task_type="CAUSAL_LM")), {}, 0., 0.
     for n in modules:
         layer = base.get_submodule(n); change = tuned[f"{n}.weight"].data.float() - layer.base_layer.weight.data.float()
         b, a, errors[n] = low_rank_factors(change, rank)
-        layer.lora_B["default"].weight.data.copy_(b); layer.lora_A["default"].weight.data.copy_(a)
-        squares = [squares[0] + errors[n] ** 2 * float(change.square().sum()), squares[1] + float(change.square().sum())]
-    report = dict(rank=rank, relative_error=round((squares[0] / max(squares[1], 1e-30)) ** .5, 6), by_matrix={n: round(e, 6) for n, e in errors.items()})
+        for adapter, factor in ((layer.lora_B, b), (layer.lora_A, a)):
+            weight = adapter["default"].weight.data
+            weight.zero_()[tuple(slice(k) for k in factor.shape)] = factor                      # fewer directions than rank: the rest is zero
+        norm = float(change.square().sum()); left, whole = left + errors[n] ** 2 * norm, whole + norm
+    report = dict(rank=rank, relative_error=round((left / max(whole, 1e-30)) ** .5, 6), by_matrix={n: round(e, 6) for n, e in errors.items()})
     with run.writing(name) as folder: model.save_pretrained(folder); (folder / "galore_update.json").write_text(json.dumps(report, indent=1))
     return report
