@@ -104,16 +104,16 @@ def low_rank_factors(
     root, lost = s[:rank].sqrt(), s[rank:].square().sum().sqrt() / s.square().sum().sqrt().clamp_min(1e-30)
     return u[:, :rank] * root, root[:, None] * vh[:rank], float(lost)
 
-# %% ../nbs/05_galore.ipynb #acd7aa0f
+# %% ../nbs/05_galore.ipynb #486389fc
 def export_lora(
     run: Run,
     rank: int = 64,                            # of the adapter; a narrower matrix is stored whole
     name: str = "models/galore/lora",          # a folder of the run
 ) -> dict:                                     # relative_error, of all matrices together and of each; also in galore_update.json of the folder
     "Write GaLore's update as a LoRA adapter (peft) for the base model, with the error it leaves."
-    from peft import LoraConfig, get_peft_model
     if rank < 1: raise GemmaPeftError(f"rank = {rank} must be at least 1")
     tuned, base = dict(load_model(run, "galore").named_parameters()), load_base(run)
+    from peft import LoraConfig, get_peft_model
     modules = linear_layers(base)
     model, errors, left, whole = get_peft_model(base, LoraConfig(r=rank, lora_alpha=rank, target_modules=modules, task_type="CAUSAL_LM")), {}, 0., 0.
     for n in modules:

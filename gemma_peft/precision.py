@@ -10,11 +10,11 @@ __all__ = ['ROUNDINGS', 'BLOCK_8BIT', 'BLOCK_4BIT', 'hash32', 'noise_keys', 'sto
 import math
 import torch
 
-# %% ../nbs/04b_precision.ipynb #e9e5bc4f
+# %% ../nbs/04b_precision.ipynb #3c9076a7
 def hash32(
     x,   # int32; its arithmetic wraps
 ):       # int32, the same shape
-    "Well-mixed bits of an integer (lowbias32, C. Wellons 2018)."
+    "Well-mixed bits of an integer (the two-round hash of github.com/skeeto/hash-prospector, issue 19)."
     x = (x ^ (x >> 16 & 0xFFFF)) * 0x21f0aaad
     x = (x ^ (x >> 15 & 0x1FFFF)) * 0x735a2d97
     return x ^ (x >> 15 & 0x1FFFF)
@@ -29,20 +29,20 @@ def noise_keys(
     index = (seed * 0x9E3779B1 + step * 0x85EBCA77) % 2**32 + torch.arange(first, first + n) * 0x27D4EB2F
     return hash32((index % 2**32 - 2**31).int())
 
-# %% ../nbs/04b_precision.ipynb #2d284923
+# %% ../nbs/04b_precision.ipynb #da7631a9
 def stochastic_round(
     x,      # fp32, (n, ...)
     keys,   # int32, (n,): one a matrix
 ):          # bf16, the same shape
-    "Round to bf16, up with the probability of the distance from below; infinities and NaN stay."
+    "Round to bf16 at random, away from zero with the share of the gap that is covered; infinities and NaN stay."
     index = torch.arange(x[0].numel(), dtype=torch.int32, device=x.device)
     noise = hash32(index ^ keys[:, None]) & 0xFFFF                                       # (n, numel)
     bits = x.contiguous().view(torch.int32).flatten(1)
     rounded = (bits + noise & -65536).view(torch.float32).view_as(x)                     # -65536 keeps the upper 16 bits
     return torch.where(x.isfinite(), rounded, x).bfloat16()
 
-# %% ../nbs/04b_precision.ipynb #2e165fe1
-ROUNDINGS = dict(nearest=0, stochastic=0, kahan=2, master=4)      # bytes a weight beside its own two
+# %% ../nbs/04b_precision.ipynb #1ad55a18
+ROUNDINGS = ("nearest", "stochastic", "kahan", "master")      # 0, 0, 2 and 4 bytes a weight beside its own two
 
 def round_weights(
     old,             # the weights before the step in fp32 (with masters: the masters), (n, ...)
@@ -58,21 +58,24 @@ def round_weights(
     kept = (old + change).bfloat16()
     return kept, ((kept.float() - old) - change).bfloat16()
 
-# %% ../nbs/04b_precision.ipynb #71972904
+# %% ../nbs/04b_precision.ipynb #76622ba3
 BLOCK_8BIT, BLOCK_4BIT = 256, 64
 
 class Stored:
     "A stack of tensors of one shape, as they are. `parts` are the plain tensors that a checkpoint holds."
     def __init__(self, n: int, shape, dtype, device): self.parts = {"": torch.zeros(n, *shape, dtype=dtype, device=device)}
-    def get(self, s: slice): return self.parts[""][s]
+    def get(self, s: slice):
+        "Entries `s`: (n, *shape), a view."
+        return self.parts[""][s]
     def put(self, s: slice, value):
-        if value.data_ptr() != self.get(s).data_ptr(): self.parts[""][s] = value
+        "Replace entries `s` by `value`, (n, *shape)."
+        if value.data_ptr() != self.get(s).data_ptr(): self.parts[""][s] = value           # a view that was changed in place is here already
 
 def _padded(x, length: int):
     "Flattened to (n, length), with zeros at the end."
     return torch.nn.functional.pad(x.flatten(1), (0, length - x[0].numel())).contiguous()
 
-# %% ../nbs/04b_precision.ipynb #89ff17d9
+# %% ../nbs/04b_precision.ipynb #48e8de66
 class Stored8bit:
     "A stack of tensors in 8 bits a number (bitsandbytes' blockwise dynamic quantisation); unsigned ones by their square roots."
     def __init__(self, n: int, shape, signed: bool, device):
@@ -82,16 +85,18 @@ class Stored8bit:
         self.code = create_dynamic_map(signed=signed).to(device)
         self.parts = {"": torch.zeros(n, self.length, dtype=torch.uint8, device=device), "_absmax": torch.zeros(n, self.length // BLOCK_8BIT, device=device)}
     def get(self, s: slice):
+        "Entries `s` in fp32: (n, *shape), a copy."
         from bitsandbytes.functional import dequantize_blockwise
         x = dequantize_blockwise(self.parts[""][s], absmax=self.parts["_absmax"][s].flatten(), code=self.code, blocksize=BLOCK_8BIT)
         x = x.view(-1, self.length)[:, :self.size].reshape(-1, *self.shape)
         return x if self.signed else x.square()
     def put(self, s: slice, value):
+        "Replace entries `s` by `value`, (n, *shape)."
         from bitsandbytes.functional import quantize_blockwise
         codes, state = quantize_blockwise(_padded(value if self.signed else value.sqrt(), self.length), code=self.code, blocksize=BLOCK_8BIT)
         self.parts[""][s], self.parts["_absmax"][s] = codes.view(-1, self.length), state.absmax.view(-1, self.length // BLOCK_8BIT)
 
-# %% ../nbs/04b_precision.ipynb #37faff58
+# %% ../nbs/04b_precision.ipynb #1c163800
 class Stored4bit:
     "A stack of tensors in 4 bits a number (bitsandbytes' NF4), read in `dtype`."
     def __init__(self, n: int, shape, dtype, device):
@@ -99,12 +104,14 @@ class Stored4bit:
         self.length = math.ceil(self.size / BLOCK_4BIT) * BLOCK_4BIT
         self.parts = {"": torch.zeros(n, self.length // 2, dtype=torch.uint8, device=device), "_absmax": torch.zeros(n, self.length // BLOCK_4BIT, device=device)}
     def get(self, s: slice):
+        "Entries `s` in `dtype`: (n, *shape), a copy."
         from bitsandbytes.functional import QuantState, dequantize_4bit, get_4bit_type
         packed, absmax = self.parts[""][s], self.parts["_absmax"][s]
         state = QuantState(absmax.flatten(), shape=torch.Size((len(packed), self.length)), blocksize=BLOCK_4BIT, quant_type="nf4", dtype=torch.float32,
                            code=get_4bit_type("nf4", device=packed.device))
         return dequantize_4bit(packed.reshape(-1, 1), state)[:, :self.size].reshape(-1, *self.shape).to(self.dtype)
     def put(self, s: slice, value):
+        "Replace entries `s` by `value`, (n, *shape)."
         from bitsandbytes.functional import quantize_4bit
         packed, state = quantize_4bit(_padded(value.float(), self.length), blocksize=BLOCK_4BIT, quant_type="nf4")
         self.parts[""][s], self.parts["_absmax"][s] = packed.view(-1, self.length // 2), state.absmax.view(-1, self.length // BLOCK_4BIT)
