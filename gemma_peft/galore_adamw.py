@@ -48,7 +48,7 @@ def group_problems(
             f"rank = {group['rank']} is larger than the shorter side of a {shape} matrix; use at most {min(shape)}, or put it into a group without rank")
     return problems
 
-# %% ../nbs/04d_galore_adamw.ipynb #fc4305b0
+# %% ../nbs/04d_galore_adamw.ipynb #f1a4d832
 CHUNK, LARGE_CHUNK = 2**23, 2**26          # elements worked on at once where several fp32 copies are made (32 MiB each), and where few are
 
 class Bucket:
@@ -57,7 +57,7 @@ class Bucket:
         self.params, self.group, self.first, p = params, group, first, params[0]
         self.shape, self.dtype, self.device, self.rank = tuple(p.shape), p.dtype, p.device, group["rank"]
         self.sides = projected_sides(self.shape, group["proj_type"]) if self.rank else ()
-        self.right = self.sides == ("right",)
+        self.right, self.contiguous = self.sides == ("right",), all(q.is_contiguous() for q in params)
         self.low_shape = (self.rank if "left" in self.sides else self.shape[0], self.rank if "right" in self.sides else self.shape[1]) if self.sides else self.shape
         self.rounding = "nearest" if self.dtype == torch.float32 else group["rounding"]
         self.steps, self.pending, self.stores = [0] * len(params), {}, {}
@@ -115,7 +115,7 @@ def chunks(
     size = max(1, at_once // elements)
     return [slice(a, min(a + size, s.stop)) for a in range(s.start, s.stop, size)]
 
-# %% ../nbs/04d_galore_adamw.ipynb #0342dc65
+# %% ../nbs/04d_galore_adamw.ipynb #ee445d63
 LAYERWISE = ("off", "projected", "backward")
 
 class GaLoreAdamW(torch.optim.Optimizer):
@@ -134,7 +134,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
         if unknown := sorted(set(defaults) - set(KEYS)): raise GaLoreError(f"unknown option {', '.join(unknown)}; a group takes {', '.join(KEYS)}")
         if layerwise not in LAYERWISE: raise GaLoreError(f"layerwise = {layerwise!r} must be one of {', '.join(LAYERWISE)}")
         self.layerwise, self.max_grad_norm, self.process_group, self.seed, self.fused = layerwise, max_grad_norm, process_group, seed, fused
-        self._buckets, self.last_micro_batch, self._averaged = None, True, False
+        self._buckets, self.last_micro_batch, self._averaged, self._measured = None, True, False, False
         self.norm, self._outside, self._inside = None, 0., 0.             # of the last step; squares outside and inside the subspaces so far
         super().__init__(params, {k: v for k, (v, _) in KEYS.items()} | dict(lr=lr) | defaults)
 
@@ -183,13 +183,13 @@ def _keep_state(self):
     for b in self._buckets or []:
         for i, p in enumerate(b.params): self.state[p] = dict(step=b.steps[i]) | {name: t[i] for name, t in b.tensors().items()}
 
-# %% ../nbs/04d_galore_adamw.ipynb #c8f631e1
+# %% ../nbs/04d_galore_adamw.ipynb #60f1afa0
 @patch_to(GaLoreAdamW)
 @torch.no_grad()
 def step(self, closure=None):
     "One optimiser step; `closure`, if given, makes the gradients and returns the loss."
     with torch.enable_grad(): loss = closure() if closure else None
-    if self.process_group: self._average_gradients()
+    if self.layerwise != "off": self._finish_gradients()
     work = [(b, s) for b in self.buckets() for s in b.runs([i for i, p in enumerate(b.params) if p.grad is not None])]
     due = [(b, s) for b, s in work if b.sides and b.steps[s.start] % b.group["update_proj_gap"] == 0]
     self._check([p.grad for b, s in due for p in b.params[s]], "nothing was changed")
@@ -198,13 +198,25 @@ def step(self, closure=None):
     for b, s in work:
         for c in chunks(s, math.prod(b.low_shape if self._kernels(b) else b.shape), LARGE_CHUNK if self._adam_in_kernel(b) else CHUNK): self._advance(b, c)
     for b in self.buckets(): self._step_pending(b)
-    self._averaged = False
+    self._forget_gradients()
     return loss
+
+@patch_to(GaLoreAdamW)
+def _forget_gradients(self):
+    "Begin a new sum of gradients."
+    self._averaged, self._measured, self._inside, self._outside = False, False, 0., 0.
+    for b in self._buckets or []: b.pending.clear()
+
+@patch_to(GaLoreAdamW)
+def zero_grad(self, set_to_none: bool = True):
+    "Forget the gradients, those that were projected already too."
+    super(GaLoreAdamW, self).zero_grad(set_to_none)
+    self._forget_gradients()
 
 @patch_to(GaLoreAdamW)
 def _kernels(self, b: Bucket) -> bool:
     "Whether the kernels serve this bucket."
-    return self.fused and b.device.type == "cuda" and b.dtype == torch.bfloat16 and len(b.sides) == 1 and hasattr(kernels.triton, "cdiv")
+    return self.fused and b.device.type == "cuda" and b.dtype == torch.bfloat16 and len(b.sides) == 1 and b.contiguous and hasattr(kernels.triton, "cdiv")
 
 @patch_to(GaLoreAdamW)
 def _adam_in_kernel(self, b: Bucket) -> bool:
@@ -251,11 +263,11 @@ def _adam(self, b: Bucket, s: slice, low):
     b.put("exp_avg", s, m); b.put("exp_avg_sq", s, v)
     return m / v.sqrt().add_(b.group["eps"])
 
-# %% ../nbs/04d_galore_adamw.ipynb #2174194d
+# %% ../nbs/04d_galore_adamw.ipynb #d49c5bdc
 @patch_to(GaLoreAdamW)
 def _write(self, b: Bucket, s: slice, step: int, direction):
     "Bring the direction back, and step."
-    (beta1, beta2), lr = b.group["betas"], b.group["lr"]
+    (beta1, beta2), lr = b.group["betas"], float(b.group["lr"])
     size = lr * math.sqrt(1 - beta2 ** step) / (1 - beta1 ** step) * (b.group["scale"] if b.sides else 1.)
     decay, keys = lr * b.group["weight_decay"], noise_keys(self.seed, step, b.first + s.start, s.stop - s.start)
     extra = {"master": "master", "kahan": "lost"}.get(b.rounding)
@@ -318,27 +330,7 @@ def _clip_factor(self):
     if self.max_grad_norm is None or self.norm is None: return 1.
     return (self.max_grad_norm / (self.norm + 1e-6)).clamp(max=1.)
 
-# %% ../nbs/04d_galore_adamw.ipynb #a5863bf2
-@patch_to(GaLoreAdamW)
-@torch.no_grad()
-def clip_grad_norm_(self, max_norm: float):
-    "Scale the gradients to a norm of at most `max_norm`; the norm before, a tensor. Layer-wise, call this once between backward and step."
-    if self.layerwise == "off": return torch.nn.utils.clip_grad_norm_([p for b in self.buckets() for p in b.params], max_norm)
-    self._average_gradients()
-    grads, low = self._gradients()
-    outside = torch.as_tensor(self._outside)
-    if self.process_group: outside = self._average(outside.clone()) / self.process_group.size()        # ranks are micro-batches of 1/size
-    total = self._inside + outside + sum(t.square().sum() for t in torch._foreach_norm(low + grads, dtype=torch.float32)) if low + grads else self._inside + outside
-    self.norm = torch.as_tensor(total).clamp(min=0).sqrt()
-    if low + grads: torch._foreach_mul_(low + grads, (max_norm / (self.norm + 1e-6)).clamp(max=1.))
-    self._inside = self._outside = 0.
-    return self.norm
-
-@patch_to(GaLoreAdamW)
-def _gradients(self) -> tuple[list, list]:
-    "The whole gradients, and the projected ones that wait."
-    return ([p.grad for b in self.buckets() for p in b.params if p.grad is not None], [b.pending[i] for b in self.buckets() for i in sorted(b.pending)])
-
+# %% ../nbs/04d_galore_adamw.ipynb #a43faa4b
 @patch_to(GaLoreAdamW)
 def _average(self, t):
     "The mean over the processes, in place."
@@ -346,11 +338,24 @@ def _average(self, t):
     return t
 
 @patch_to(GaLoreAdamW)
-def _average_gradients(self):
-    "Average what is left of the gradients, once a step."
-    if self.process_group and not self._averaged:
-        for t in sum(self._gradients(), []): self._average(t)
-    self._averaged = True
+def _finish_gradients(self) -> list:
+    "Average what is left of the gradients and measure their norm, both once a step; the tensors, whole and projected."
+    tensors = [p.grad for b in self.buckets() for p in b.params if p.grad is not None] + [b.pending[i] for b in self.buckets() for i in sorted(b.pending)]
+    if not self._averaged: self._averaged, _ = True, [self._average(t) for t in tensors]
+    if not self._measured:
+        outside = torch.as_tensor(self._outside)
+        if self.process_group: outside = self._average(outside.clone()) / self.process_group.size()     # a process is a micro-batch of 1/size
+        squares = sum(n.square() for n in torch._foreach_norm(tensors, dtype=torch.float32)) if tensors else 0.
+        self.norm, self._measured = (squares + self._inside + outside).clamp(min=0).sqrt(), True
+    return tensors
+
+@patch_to(GaLoreAdamW)
+@torch.no_grad()
+def clip_grad_norm_(self, max_norm: float):
+    "Scale the gradients to a norm of at most `max_norm`; the norm before, a tensor. Layer-wise, this takes the place of PyTorch's function, between backward and step."
+    if self.layerwise == "off": return torch.nn.utils.clip_grad_norm_([p for b in self.buckets() for p in b.params], max_norm)
+    if tensors := self._finish_gradients(): torch._foreach_mul_(tensors, (max_norm / (self.norm + 1e-6)).clamp(max=1.))
+    return self.norm
 
 @patch_to(GaLoreAdamW)
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ def _power_of_2(n: int, low: int, high: int) -> int:
 
 PROJECT_TILE = dict(BLOCK_W=64, BLOCK_D=64, num_warps=4, num_stages=3)       # the fastest of those tried on an H200
 
-# %% ../nbs/04c_kernels.ipynb #ba8d3d8e
+# %% ../nbs/04c_kernels.ipynb #25ffcc4f
 def project_kernel(
     grads: list,       # bf16 gradients of one shape, (rows, cols) each
     basis,             # bf16, (n, rows or cols, rank)
@@ -71,6 +71,7 @@ def project_kernel(
     length, width = (cols, rows) if right else (rows, cols)
     direction = torch.empty((n, rows, rank) if right else (n, rank, cols), device=basis.device, dtype=basis.dtype if moments else torch.float32)
     m, v = moments or (direction, direction)
+    grads = [g.contiguous() for g in grads]
     where, aligned = addresses(grads)
     tile = dict(BLOCK_R=_power_of_2(rank, 16, 128), **PROJECT_TILE)
     grid = (triton.cdiv(width, tile["BLOCK_W"]), triton.cdiv(rank, tile["BLOCK_R"]), n)
@@ -123,11 +124,11 @@ def _write_kernel(weights, left, right, keys, extra, rows, cols, rank, r_rank, r
         rounded = new.to(tl.bfloat16)
     tl.store(weight, rounded, mask=inside)
 
-# %% ../nbs/04c_kernels.ipynb #414736f3
+# %% ../nbs/04c_kernels.ipynb #9cf24b5a
 WRITE_TILE = dict(BLOCK_M=64, BLOCK_N=128, num_warps=4, num_stages=2)         # as above
 
 def write_kernel(
-    params: list,        # bf16 weights of one shape, (rows, cols) each: changed in place
+    params: list,        # bf16 weights of one shape, (rows, cols) each, contiguous: changed in place
     basis,               # bf16, (n, rows or cols, rank)
     direction,           # bf16, (n, rank, cols) or (n, rows, rank)
     right: bool,
