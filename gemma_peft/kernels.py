@@ -80,7 +80,7 @@ def project_kernel(
         _project_kernel[grid](where, basis, m, v, direction, length, width, rank, *strides, *betas, eps, ADAM=moments is not None, ALIGNED=aligned, **tile)
     return direction
 
-# %% ../nbs/04c_kernels.ipynb #289c7f33
+# %% ../nbs/04c_kernels.ipynb #593a3216
 @triton.jit
 def _noise(x):
     "`precision.hash32`, whose upper bits are cut."
@@ -115,6 +115,7 @@ def _write_kernel(weights, left, right, keys, extra, rows, cols, rank, r_rank, r
     if ROUNDING == "stochastic":
         noise = _noise((index ^ tl.load(keys + i)).to(tl.uint32, bitcast=True))
         rounded = ((new.to(tl.uint32, bitcast=True) + noise) & 0xFFFF0000).to(tl.float32, bitcast=True).to(tl.bfloat16)
+        rounded = tl.where(new == new, rounded, new.to(tl.bfloat16))               # NaN stays NaN: with noise its bits would wrap around to zero
     elif ROUNDING == "kahan":
         change = (new - old) - tl.load(extra, mask=inside, other=0.).to(tl.float32)
         rounded = (old + change).to(tl.bfloat16)

@@ -72,12 +72,13 @@ def orthonormal(
         y = torch.linalg.solve_triangular(factor.mT, y, upper=True, left=False)
     return y.float()
 
-# %% ../nbs/04a_low_rank.ipynb #8b1183e8
+# %% ../nbs/04a_low_rank.ipynb #50232f9e
 NUDGE = 1e-7
 
 def _tall(g):
-    "In fp32, turned so that the shorter side is last: (n, longer, shorter)."
-    return g.float() if g.shape[-2] >= g.shape[-1] else g.float().mT
+    "In fp32, with a largest number of 1, turned so that the shorter side is last: (n, longer, shorter)."
+    g = g.float() / g.float().abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)        # squares of very small numbers would be 0
+    return g if g.shape[-2] >= g.shape[-1] else g.mT
 
 def _bases(x, basis, shorter: str, sides) -> dict:
     "From a basis of the shorter side of `x` to those asked for."

@@ -29,7 +29,7 @@ def noise_keys(
     index = (seed * 0x9E3779B1 + step * 0x85EBCA77) % 2**32 + torch.arange(first, first + n) * 0x27D4EB2F
     return hash32((index % 2**32 - 2**31).int())
 
-# %% ../nbs/04b_precision.ipynb #da7631a9
+# %% ../nbs/04b_precision.ipynb #b97d6690
 def stochastic_round(
     x,      # fp32, (n, ...)
     keys,   # int32, (n,): one a matrix
@@ -37,7 +37,7 @@ def stochastic_round(
     "Round to bf16 at random, away from zero with the share of the gap that is covered; infinities and NaN stay."
     index = torch.arange(x[0].numel(), dtype=torch.int32, device=x.device)
     noise = hash32(index ^ keys[:, None]) & 0xFFFF                                       # (n, numel)
-    bits = x.contiguous().view(torch.int32).flatten(1)
+    bits = x.contiguous().view(torch.int32).view(len(x), -1)
     rounded = (bits + noise & -65536).view(torch.float32).view_as(x)                     # -65536 keeps the upper 16 bits
     return torch.where(x.isfinite(), rounded, x).bfloat16()
 
@@ -58,7 +58,7 @@ def round_weights(
     kept = (old + change).bfloat16()
     return kept, ((kept.float() - old) - change).bfloat16()
 
-# %% ../nbs/04b_precision.ipynb #76622ba3
+# %% ../nbs/04b_precision.ipynb #13bb4060
 BLOCK_8BIT, BLOCK_4BIT = 256, 64
 
 class Stored:
@@ -73,7 +73,7 @@ class Stored:
 
 def _padded(x, length: int):
     "Flattened to (n, length), with zeros at the end."
-    return torch.nn.functional.pad(x.flatten(1), (0, length - x[0].numel())).contiguous()
+    return torch.nn.functional.pad(x.reshape(len(x), -1), (0, length - x[0].numel())).contiguous()
 
 # %% ../nbs/04b_precision.ipynb #48e8de66
 class Stored8bit:
