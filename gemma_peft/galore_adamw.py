@@ -199,14 +199,12 @@ def _keep_state(self):
     for b in self._buckets or []:
         for i, p in enumerate(b.params): self.state[p] = dict(step=b.steps[i]) | {name: t[i] for name, t in b.tensors().items()}
 
-# %% ../nbs/04d_galore_adamw.ipynb #c39da5bc
+# %% ../nbs/04d_galore_adamw.ipynb #0f89cd57
 @patch_to(GaLoreAdamW)
 @torch.no_grad()
 def step(self, closure=None):
     "One optimiser step; `closure`, if given, makes the gradients and returns the loss."
     with torch.enable_grad(): loss = closure() if closure else None
-    if self.layerwise != "off" and self.process_group is None and torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        raise GaLoreError("several processes train, and layer-wise gradients are averaged by the optimiser alone; give it process_group=torch.distributed.group.WORLD and do not wrap the model")
     if self.layerwise != "off": self._finish_gradients()
     work = [(b, s) for b in self.buckets() for s in b.runs([i for i, p in enumerate(b.params) if p.grad is not None and p.numel()])]
     due = [(b, s) for b, s in work if b.sides and b.steps[s.start] % b.group["update_proj_gap"] == 0]
@@ -363,7 +361,7 @@ def _clip_factor(self):
     if self.max_grad_norm is None or self.norm is None: return 1.
     return torch.where(self.norm.isfinite(), (self.max_grad_norm / (self.norm + 1e-6)).clamp(max=1.), 1.)
 
-# %% ../nbs/04d_galore_adamw.ipynb #415240f1
+# %% ../nbs/04d_galore_adamw.ipynb #68cc1c9e
 @patch_to(GaLoreAdamW)
 def _average(self, t):
     "The mean over the processes, in place."
@@ -373,6 +371,8 @@ def _average(self, t):
 @patch_to(GaLoreAdamW)
 def _finish_gradients(self) -> list:
     "Average what is left of the gradients and measure their norm, both once a step; the tensors, whole and projected."
+    if self.process_group is None and torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1: raise GaLoreError(
+        "several processes train, and layer-wise the optimiser alone can average gradients; give it process_group=torch.distributed.group.WORLD and do not wrap the model")
     tensors = [p.grad for b in self.buckets() for p in b.params if p.grad is not None] + [b.pending[i] for b in self.buckets() for i in sorted(b.pending)]
     if not self._averaged: self._averaged, _ = True, [self._average(t) for t in tensors]
     if not self._measured:
