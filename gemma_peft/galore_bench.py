@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['GEMMA_1B', 'LOSS_CASES', 'write_results', 'read_results', 'random_gemma', 'weights_and_gradients', 'synchronise',
            'allocated_gib', 'seconds', 'measure_step', 'step_cases', 'same_shape', 'measure_subspace', 'exact_bases',
-           'measure_peak', 'peak_cases', 'reference_optimizer', 'measure_loss']
+           'measure_peak', 'peak_cases', 'reference_optimizer', 'measure_loss', 'part_gradients',
+           'measure_micro_batches']
 
-# %% ../nbs/05a_galore_bench.ipynb #351d5386
+# %% ../nbs/05a_galore_bench.ipynb #91c67c3c
 import gc, json, math, time
 from datetime import date
 from pathlib import Path
@@ -16,8 +17,8 @@ from .core import GemmaPeftError, Run, commit, hardware, package_versions, repos
 from .data import load_tokenizer
 from .galore import galore_model, galore_optimizer, state_gib
 from .galore_adamw import LARGE_CHUNK, GaLoreAdamW
-from .low_rank import SUBSPACES, captured_energy, exact_subspace, projected_sides
-from .training import fit, free_memory, mean_loss, reference_loss
+from .low_rank import SUBSPACES, captured_energy, exact_subspace, project, projected_sides
+from .training import fit, free_memory, head_logits, hidden_and_targets, mean_loss, reference_loss
 
 # %% ../nbs/05a_galore_bench.ipynb #69fde8ed
 def write_results(
@@ -209,3 +210,36 @@ def measure_loss(
     return dict(case=case, validation_loss=round(loss, 5), final_train_loss=metrics["final_train_loss"], train_seconds=metrics["train_seconds"], peak_allocated_gib=metrics["peak_allocated_gib"],
                 optimizer_state_gib=round(state, 3), steps=metrics["steps"], train_samples=len(rows), micro_batch_size=metrics["micro_batch_size"],
                 loss_curve=[[p["step"], round(p["loss"], 4)] for p in curve])
+
+# %% ../nbs/05a_galore_bench.ipynb #e988a8c3
+def part_gradients(
+    model, rows: list[dict], pad_token_id: int,
+    total: int,     # trained tokens of the whole step
+) -> list:          # of every trainable matrix, in fp32
+    "Gradients of a micro-batch, as its part of the step's mean loss per token."
+    hidden, target, _ = hidden_and_targets(model, rows, pad_token_id)
+    (torch.nn.functional.cross_entropy(head_logits(model, hidden), target, reduction="sum") / total).backward()
+    found = [p.grad.float() for p in model.parameters() if p.requires_grad]
+    model.zero_grad(); return found
+
+def measure_micro_batches(
+    run: Run, model,               # its trainable matrices are looked at
+    rows: list[dict],              # of one step
+    rank: int,
+    splits=(1, 2, 4),              # micro-batches a step; each divides the rows
+) -> list[dict]:
+    "Energy kept by the first micro-batch's subspace, relative to the best, and the estimated norm relative to the true one."
+    pad, total = load_tokenizer(run).pad_token_id, sum(e - b for r in rows for b, e in r["assistant_spans"])
+    whole = part_gradients(model, rows, pad, total)
+    sides, norm, found = [projected_sides(g.shape) for g in whole], sum(g.square().sum() for g in whole).sqrt(), []
+    best = torch.cat([captured_energy(g[None], **exact_subspace(g[None], rank, s)) for g, s in zip(whole, sides)])
+    for split in splits:
+        parts = [part_gradients(model, rows[k:k + len(rows) // split], pad, total) for k in range(0, len(rows), len(rows) // split)]
+        bases = [exact_subspace(g[None], rank, s) for g, s in zip(parts[0], sides)]
+        kept = torch.cat([captured_energy(g[None], **b) for g, b in zip(whole, bases)])
+        low = [[project(g[None], **b) for g, b in zip(part, bases)] for part in parts]
+        outside = sum(g.square().sum() - l.square().sum() for part, ls in zip(parts, low) for g, l in zip(part, ls))
+        inside = sum(sum(ls).square().sum() for ls in zip(*low))
+        found.append(dict(micro_batches=split, energy_of_best_mean=round((kept / best).mean().item(), 4), energy_of_best_min=round((kept / best).min().item(), 4),
+                          energy_mean=round(kept.mean().item(), 4), norm_of_true=round(((inside + outside).sqrt() / norm).item(), 4)))
+    return found
