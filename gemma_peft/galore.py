@@ -104,7 +104,7 @@ def low_rank_factors(
     root, lost = s[:rank].sqrt(), s[rank:].square().sum().sqrt() / s.square().sum().sqrt().clamp_min(1e-30)
     return u[:, :rank] * root, root[:, None] * vh[:rank], float(lost)
 
-# %% ../nbs/05_galore.ipynb #486389fc
+# %% ../nbs/05_galore.ipynb #589e5330
 def export_lora(
     run: Run,
     rank: int = 64,                            # of the adapter; a narrower matrix is stored whole
@@ -115,6 +115,8 @@ def export_lora(
     tuned, base = dict(load_model(run, "galore").named_parameters()), load_base(run)
     from peft import LoraConfig, get_peft_model
     modules = linear_layers(base)
+    if other := [n for n, p in base.named_parameters() if n.removesuffix(".weight") not in modules and not p.equal(tuned[n])]: raise GemmaPeftError(
+        f"GaLore changed {len(other)} parameters that are no linear matrices, the first is {other[0]}; an adapter cannot hold them. Train with `--set galore.train_embeddings=false`, or use models/galore/final")
     model, errors, left, whole = get_peft_model(base, LoraConfig(r=rank, lora_alpha=rank, target_modules=modules, task_type="CAUSAL_LM")), {}, 0., 0.
     for n in modules:
         layer = base.get_submodule(n); change = tuned[f"{n}.weight"].data.float() - layer.base_layer.weight.data.float()

@@ -120,11 +120,11 @@ def chunks(
     size = max(1, at_once // max(1, elements))
     return [slice(a, min(a + size, s.stop)) for a in range(s.start, s.stop, size)]
 
-# %% ../nbs/04d_galore_adamw.ipynb #ebc195a6
+# %% ../nbs/04d_galore_adamw.ipynb #421eea4e
 LAYERWISE = ("off", "projected", "backward")
 
 class GaLoreAdamW(torch.optim.Optimizer):
-    "AdamW in a low-rank projection of the gradient (Zhao et al. 2024, algorithm 1). Raises GaLoreError for what it cannot use, all at once."
+    "AdamW in a low-rank projection of the gradient (Zhao et al. 2024, algorithm 1). Raises GaLoreError for what a group cannot be, all of it at once."
     def __init__(self,
         params,                            # parameters, or groups with the keys of KEYS
         lr: float = KEYS["lr"][0],         # this and every other key: the default of groups that do not say
@@ -145,7 +145,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
         self._hooked = 0
         self._hook()                                                      # only now: a constructor that failed leaves no hooks behind
 
-# %% ../nbs/04d_galore_adamw.ipynb #2f985258
+# %% ../nbs/04d_galore_adamw.ipynb #6a7d50b4
 @patch_to(GaLoreAdamW)
 def add_param_group(self, group: dict):
     "Add parameters, as torch.optim.Optimizer does, after a look at what the group says."
@@ -157,6 +157,7 @@ def add_param_group(self, group: dict):
     self._keep_state(); self._buckets = None
     if hasattr(self, "_hooked"): self._hook()
 
+# %% ../nbs/04d_galore_adamw.ipynb #93e0eada
 @patch_to(GaLoreAdamW)
 def _hook(self):
     "Let the backward pass bring the gradients of new groups here, where asked."
@@ -166,7 +167,7 @@ def _hook(self):
             if p.requires_grad: p.register_post_accumulate_grad_hook(lambda p: found() and found()._receive(p))
     self._hooked = len(self.param_groups)
 
-# %% ../nbs/04d_galore_adamw.ipynb #35506a77
+# %% ../nbs/04d_galore_adamw.ipynb #e8f37e8d
 @patch_to(GaLoreAdamW)
 def buckets(self) -> list[Bucket]:
     "The parameters by group, shape, dtype and device."
@@ -182,6 +183,7 @@ def buckets(self) -> list[Bucket]:
         self._keep_state()
     return self._buckets
 
+# %% ../nbs/04d_galore_adamw.ipynb #1b91c819
 @patch_to(GaLoreAdamW)
 def _restore(self, b: Bucket, i: int, saved: dict | None):
     "Fill one entry of a bucket from a checkpoint."
@@ -199,7 +201,7 @@ def _keep_state(self):
     for b in self._buckets or []:
         for i, p in enumerate(b.params): self.state[p] = dict(step=b.steps[i]) | {name: t[i] for name, t in b.tensors().items()}
 
-# %% ../nbs/04d_galore_adamw.ipynb #0f89cd57
+# %% ../nbs/04d_galore_adamw.ipynb #c7edc383
 @patch_to(GaLoreAdamW)
 @torch.no_grad()
 def step(self, closure=None):
@@ -217,6 +219,7 @@ def step(self, closure=None):
     self._forget_gradients()
     return loss
 
+# %% ../nbs/04d_galore_adamw.ipynb #cbe99fbe
 @patch_to(GaLoreAdamW)
 def _forget_gradients(self):
     "Begin a new sum of gradients."
@@ -304,13 +307,14 @@ def _step_pending(self, b: Bucket):
     for s in b.runs(sorted(b.pending)):
         for c in chunks(s, math.prod(b.low_shape)): self._advance(b, c, low=torch.stack([b.pending.pop(i) for i in range(c.start, c.stop)]))
 
-# %% ../nbs/04d_galore_adamw.ipynb #5d7154cc
+# %% ../nbs/04d_galore_adamw.ipynb #3e347365
 @patch_to(GaLoreAdamW)
 def state_dict(self) -> dict:
     "Plain tensors and numbers alone."
     self._keep_state()
     return super(GaLoreAdamW, self).state_dict() | dict(norm=self.norm, seed=self.seed)
 
+# %% ../nbs/04d_galore_adamw.ipynb #8b5e8e7f
 @patch_to(GaLoreAdamW)
 def load_state_dict(self, saved: dict):
     "Go on from a `state_dict`, bit for bit. Raises GaLoreError where it does not fit, and then changes nothing."
@@ -328,6 +332,7 @@ def load_state_dict(self, saved: dict):
     except Exception: self.__dict__.update(before); raise
     self._forget_gradients()
 
+# %% ../nbs/04d_galore_adamw.ipynb #b19f5071
 @patch_to(GaLoreAdamW)
 def __getstate__(self) -> dict:
     "For copy and pickle; the copy updates in `step` alone."

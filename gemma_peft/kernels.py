@@ -80,7 +80,7 @@ def project_kernel(
         _project_kernel[grid](where, basis, m, v, direction, length, width, rank, *strides, *betas, eps, ADAM=moments is not None, ALIGNED=aligned, **tile)
     return direction
 
-# %% ../nbs/04c_kernels.ipynb #593a3216
+# %% ../nbs/04c_kernels.ipynb #0bf4fa7b
 @triton.jit
 def _noise(x):
     "`precision.hash32`, whose upper bits are cut."
@@ -88,6 +88,7 @@ def _noise(x):
     x = (x ^ (x >> 15)) * 0x735a2d97
     return (x ^ (x >> 15)) & 0xFFFF
 
+# %% ../nbs/04c_kernels.ipynb #626c00f0
 @triton.jit
 def _write_kernel(weights, left, right, keys, extra, rows, cols, rank, r_rank, r_cols, step_size, decay,     # addresses; (n, rows, rank); (n, rank, cols) by strides
                   ROUNDING: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
