@@ -53,7 +53,7 @@ def group_problems(
             f"rank = {group['rank']} is larger than the shorter side of a {shape} matrix; use at most {min(shape)}, or put it into a group without rank")
     return problems
 
-# %% ../nbs/04d_galore_adamw.ipynb #f1a4d832
+# %% ../nbs/04d_galore_adamw.ipynb #e90190ee
 CHUNK, LARGE_CHUNK = 2**23, 2**26          # elements worked on at once where several fp32 copies are made (32 MiB each), and where few are
 
 class Bucket:
@@ -65,7 +65,7 @@ class Bucket:
         self.right, self.contiguous = self.sides == ("right",), all(q.is_contiguous() for q in params)
         self.low_shape = (self.rank if "left" in self.sides else self.shape[0], self.rank if "right" in self.sides else self.shape[1]) if self.sides else self.shape
         self.rounding = "nearest" if self.dtype == torch.float32 else group["rounding"]
-        self.steps, self.pending, self.stores = [0] * len(params), {}, {}
+        self.steps, self.stores, self.low, self.waiting = [0] * len(params), {}, None, set()
         self._make_stores(len(params), group)
 
     def _make_stores(self, n, group):
@@ -120,7 +120,7 @@ def chunks(
     size = max(1, at_once // max(1, elements))
     return [slice(a, min(a + size, s.stop)) for a in range(s.start, s.stop, size)]
 
-# %% ../nbs/04d_galore_adamw.ipynb #421eea4e
+# %% ../nbs/04d_galore_adamw.ipynb #9e5ae6ed
 LAYERWISE = ("off", "projected", "backward")
 
 class GaLoreAdamW(torch.optim.Optimizer):
@@ -140,16 +140,16 @@ class GaLoreAdamW(torch.optim.Optimizer):
         if layerwise not in LAYERWISE: raise GaLoreError(f"layerwise = {layerwise!r} must be one of {', '.join(LAYERWISE)}")
         self.layerwise, self.max_grad_norm, self.process_group, self.seed, self.fused = layerwise, max_grad_norm, process_group, seed, fused
         self._buckets, self.last_micro_batch, self._averaged, self._measured = None, True, False, False
-        self.norm, self._outside, self._inside = None, 0., 0.             # of the last step; squares outside and inside the subspaces so far
+        self.norm, self._outside, self._inside = None, None, 0.           # of the last step; squares outside and inside the subspaces so far
         super().__init__(params, {k: v for k, (v, _) in KEYS.items()} | dict(lr=lr) | defaults)
         self._hooked = 0
         self._hook()                                                      # only now: a constructor that failed leaves no hooks behind
 
-# %% ../nbs/04d_galore_adamw.ipynb #6a7d50b4
+# %% ../nbs/04d_galore_adamw.ipynb #90457775
 @patch_to(GaLoreAdamW)
 def add_param_group(self, group: dict):
     "Add parameters, as torch.optim.Optimizer does, after a look at what the group says."
-    if any(b.pending for b in self._buckets or []): raise GaLoreError("gradients of this step wait in the optimiser; add groups after `step`")
+    if any(b.waiting for b in self._buckets or []): raise GaLoreError("gradients of this step wait in the optimiser; add groups after `step`")
     super(GaLoreAdamW, self).add_param_group(group)
     if problems := group_problems(self.param_groups[-1]):
         self.param_groups.pop()
@@ -219,12 +219,14 @@ def step(self, closure=None):
     self._forget_gradients()
     return loss
 
-# %% ../nbs/04d_galore_adamw.ipynb #cbe99fbe
+# %% ../nbs/04d_galore_adamw.ipynb #cb09addc
 @patch_to(GaLoreAdamW)
 def _forget_gradients(self):
     "Begin a new sum of gradients."
-    self._averaged, self._measured, self._inside, self._outside = False, False, 0., 0.
-    for b in self._buckets or []: b.pending.clear()
+    self._averaged, self._measured, self._inside = False, False, 0.
+    if self._outside is not None: self._outside.zero_()
+    for b in self._buckets or []:
+        if b.waiting: b.low.zero_(); b.waiting.clear()
 
 @patch_to(GaLoreAdamW)
 def zero_grad(self, set_to_none: bool = True):
@@ -300,12 +302,12 @@ def _write(self, b: Bucket, s: slice, step: int, direction):
     if extra: b.put(extra, s, new if extra == "master" else lost)
     torch._foreach_copy_(b.params[s], list(kept.unbind()))
 
-# %% ../nbs/04d_galore_adamw.ipynb #b8a8f371
+# %% ../nbs/04d_galore_adamw.ipynb #c2248c75
 @patch_to(GaLoreAdamW)
 def _step_pending(self, b: Bucket):
-    "What a backward pass left in `b.pending`, its projected gradients; see below."
-    for s in b.runs(sorted(b.pending)):
-        for c in chunks(s, math.prod(b.low_shape)): self._advance(b, c, low=torch.stack([b.pending.pop(i) for i in range(c.start, c.stop)]))
+    "What a backward pass left in `b.low`, its projected gradients; see below."
+    for s in b.runs(sorted(b.waiting)):
+        for c in chunks(s, math.prod(b.low_shape)): self._advance(b, c, low=b.low[c].float())
 
 # %% ../nbs/04d_galore_adamw.ipynb #3e347365
 @patch_to(GaLoreAdamW)
@@ -332,15 +334,15 @@ def load_state_dict(self, saved: dict):
     except Exception: self.__dict__.update(before); raise
     self._forget_gradients()
 
-# %% ../nbs/04d_galore_adamw.ipynb #b19f5071
+# %% ../nbs/04d_galore_adamw.ipynb #b2ebd4fb
 @patch_to(GaLoreAdamW)
 def __getstate__(self) -> dict:
     "For copy and pickle; the copy updates in `step` alone."
     self._keep_state()
     kept = {k: self.__dict__[k] for k in ("max_grad_norm", "seed", "fused", "norm", "last_micro_batch", "_hooked")}
-    return super(GaLoreAdamW, self).__getstate__() | kept | dict(layerwise="off", process_group=None, _buckets=None, _averaged=False, _measured=False, _inside=0., _outside=0.)
+    return super(GaLoreAdamW, self).__getstate__() | kept | dict(layerwise="off", process_group=None, _buckets=None, _averaged=False, _measured=False, _inside=0., _outside=None)
 
-# %% ../nbs/04d_galore_adamw.ipynb #2ba1840f
+# %% ../nbs/04d_galore_adamw.ipynb #29832d1a
 @patch_to(GaLoreAdamW)
 @torch.no_grad()
 def _receive(self, p):
@@ -348,17 +350,26 @@ def _receive(self, p):
     self.buckets()
     if p.grad is None: raise GaLoreError(f"another layer-wise optimiser took the gradient of a {tuple(p.shape)} matrix; let go of it first")
     b, i = self._place[p]; s, g, p.grad = slice(i, i + 1), p.grad, None
-    if i not in b.pending and b.steps[i] % b.group["update_proj_gap"] == 0:
+    if i not in b.waiting and self._due(b, i):
         whole = self._average(g.clone()) if self.process_group else g
         self._check([whole], "weights were not changed" if self.layerwise == "projected" else "layers after it have moved; go back to a checkpoint")
         self._refresh(b, s, whole[None])
     low = self._project(b, s, [g])[0]
-    self._outside = self._outside + torch.linalg.vector_norm(g, dtype=torch.float32).square() - low.square().sum()
-    b.pending[i] = low if i not in b.pending else b.pending[i].add_(low)
+    if self._outside is None: self._outside = torch.zeros((), device=g.device)
+    self._outside += (torch.linalg.vector_norm(g, dtype=torch.float32).square() - low.square().sum()).to(self._outside.device)
+    if self.layerwise == "projected" or not self.last_micro_batch or i in b.waiting:
+        if b.low is None: b.low = torch.zeros(len(b.params), *b.low_shape, dtype=b.dtype, device=b.device)
+        b.low[i] += low; b.waiting.add(i)
     if self.layerwise == "backward" and self.last_micro_batch:
-        low = self._average(b.pending.pop(i))
+        if i in b.waiting: low = b.low[i].to(torch.float32, copy=True); b.low[i] = 0; b.waiting.discard(i)
+        low = self._average(low)
         self._inside = self._inside + low.square().sum()
         self._advance(b, s, low=low[None] * self._clip_factor())
+
+@patch_to(GaLoreAdamW)
+def _due(self, b: Bucket, i: int) -> bool:
+    "Whether the next step begins with a new subspace for matrix `i`."
+    return b.steps[i] % b.group["update_proj_gap"] == 0
 
 @patch_to(GaLoreAdamW)
 def _clip_factor(self):
@@ -366,7 +377,7 @@ def _clip_factor(self):
     if self.max_grad_norm is None or self.norm is None: return 1.
     return torch.where(self.norm.isfinite(), (self.max_grad_norm / (self.norm + 1e-6)).clamp(max=1.), 1.)
 
-# %% ../nbs/04d_galore_adamw.ipynb #68cc1c9e
+# %% ../nbs/04d_galore_adamw.ipynb #ec6d7b6b
 @patch_to(GaLoreAdamW)
 def _average(self, t):
     "The mean over the processes, in place."
@@ -378,10 +389,10 @@ def _finish_gradients(self) -> list:
     "Average what is left of the gradients and measure their norm, both once a step; the tensors, whole and projected."
     if self.process_group is None and torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1: raise GaLoreError(
         "several processes train, and layer-wise the optimiser alone can average gradients; give it process_group=torch.distributed.group.WORLD and do not wrap the model")
-    tensors = [p.grad for b in self.buckets() for p in b.params if p.grad is not None] + [b.pending[i] for b in self.buckets() for i in sorted(b.pending)]
+    tensors = [p.grad for b in self.buckets() for p in b.params if p.grad is not None] + [b.low[i] for b in self.buckets() for i in sorted(b.waiting)]
     if not self._averaged: self._averaged, _ = True, [self._average(t) for t in tensors]
     if not self._measured:
-        outside = torch.as_tensor(self._outside)
+        outside = torch.zeros(()) if self._outside is None else self._outside
         if self.process_group: outside = self._average(outside.clone()) / self.process_group.size()     # a process is a micro-batch of 1/size
         squares = sum(n.square() for n in torch._foreach_norm(tensors, dtype=torch.float32)) if tensors else 0.
         self.norm, self._measured = (squares + self._inside + outside).clamp(min=0).sqrt(), True
@@ -402,3 +413,15 @@ def accumulating(self):
     self.last_micro_batch = False
     try: yield
     finally: self.last_micro_batch = True
+
+# %% ../nbs/04d_galore_adamw.ipynb #3260e2a8
+@patch_to(GaLoreAdamW)
+def refresh_due(self) -> bool:
+    "Whether a matrix gets a new subspace in the next step."
+    return any(self._due(b, i) for b in self.buckets() if b.sides for i in range(len(b.params)))
+
+@patch_to(GaLoreAdamW)
+def received(self):
+    "A replay of a recorded backward pass brought the gradients of all projected matrices."
+    for b in self.buckets():
+        if b.sides: b.waiting = set(range(len(b.params)))
