@@ -144,12 +144,13 @@ class GaLoreConfig:
     beta2: float = setting(.999, "decay of the second moment", low=0, high=.99999)
     eps: float = setting(1e-6, "added to the root of the second moment, before bias correction", above=0)
 
-# %% ../nbs/00_core.ipynb #1e996f9a
+# %% ../nbs/00_core.ipynb #49ad8a83
 @dataclass
 class EvalConfig:
     "Greedy answers to the test prompts."
     max_new_tokens: int = setting(128, "tokens an answer may have", low=1, high=8192)
-    batch_size: int = setting(64, "prompts answered together", low=1)
+    batch_size: int = setting(256, "prompts answered together", low=1)
+    decoder: str = setting("auto", "how answers are decoded; auto takes static on a GPU", choices=("auto", "static", "generate"))
     examples: int = setting(5, "example prompts of each source shown side by side", low=1)
 
 @dataclass
@@ -401,7 +402,7 @@ _arms = ("models/qlora/final/", "models/galore/final/")
 _metrics = ("results/metrics/qlora_metrics.json", "results/metrics/galore_metrics.json")
 _lengths = ("data.max_length", "data.max_prompt_length")
 
-# %% ../nbs/00_core.ipynb #b371445e
+# %% ../nbs/00_core.ipynb #adcb69ae
 STAGES = {
     "tiny": Stage("00a_tiny", ("model.id", "tiny", "data.alpaca.path", "data.tulu.path", "data.ultrachat.path"), (), ("tiny/",)),
     "data": Stage("01_data", ("model.id", "data"), ("tiny/",), (*_samples, "data/samples/dataset_stats.json")),
@@ -409,10 +410,10 @@ STAGES = {
     "training": Stage("03_training", ("model", "training"), _processed[:2], ("results/metrics/training_plan.json",)),
     "qlora": Stage("04_qlora", ("model", "training", "qlora"), ("tiny/", *_processed[:2]), (_arms[0], _metrics[0])),
     "galore": Stage("05_galore", ("model", "training", "galore"), ("tiny/", *_processed[:2]), (_arms[1], _metrics[1])),
-    "eval": Stage("06_eval", ("model", "eval.max_new_tokens", "eval.batch_size"), (_processed[2], *_arms), (
+    "eval": Stage("06_eval", ("model", "eval.max_new_tokens", "eval.batch_size", "eval.decoder"), (_processed[2], *_arms), (
         *(f"results/metrics/{m}.json" for m in ("base_model_results", "qlora_evaluation_results", "galore_evaluation_results")),
         *(f"results/predictions/{m}.jsonl" for m in ("base", "qlora", "galore")))),
-    "hybrid": Stage("07_hybrid", ("model", "eval.max_new_tokens", "eval.batch_size", "hybrid"), (*_processed[1:], *_arms, *_metrics), (
+    "hybrid": Stage("07_hybrid", ("model", "eval.max_new_tokens", "eval.batch_size", "eval.decoder", "hybrid"), (*_processed[1:], *_arms, *_metrics), (
         "models/hybrid/", "results/metrics/hybrid_*.json")),
     "report": Stage("08_report", ("eval.examples", "hybrid.methods"), ("results/metrics/*.json", "results/predictions/*.jsonl"), (
         "results/metrics/comparison_table.csv", "results/plots/", "results/examples/", "results/summary_report.txt")),
