@@ -97,10 +97,12 @@ class DataConfig:
     leakage_ngram: int = setting(13, "words in a row that count as overlap between train and test", low=3, high=100)
     boilerplate_records: int = setting(10, "an n-gram in more records of a source than this is boilerplate", low=1)
 
-# %% ../nbs/00_core.ipynb #8b360d1f
+# %% ../nbs/00_core.ipynb #7645df9d
 @dataclass
 class TrainingConfig:
     "What both arms share."
+    mode: str = setting("auto", "how the GPU is used: at full speed, in little memory, or plainly by TRL; auto asks the hardware", choices=("auto", "fast", "frugal", "plain"))
+    compile: str = setting("auto", "compile layers in the fast and the frugal mode; auto does where a run is long enough to win back the time", choices=("auto", "on", "off"))
     epochs: float = setting(3., "passes over the training records", above=0)
     micro_batch_size: int = setting(4, "sequences a forward pass", low=1)
     gradient_accumulation_steps: int = setting(4, "forward passes an optimiser step", low=1)
@@ -114,7 +116,7 @@ class TrainingConfig:
     save_total_limit: int = setting(1, "checkpoints kept", low=1)
     report_to: list[str] = setting([], "trackers to report to beside the run folder", choices=("tensorboard", "wandb", "mlflow", "trackio"))
 
-# %% ../nbs/00_core.ipynb #c905bd44
+# %% ../nbs/00_core.ipynb #4877bbe5
 @dataclass
 class QLoRAConfig:
     "NF4 base and LoRA adapters on every linear layer (Dettmers et al. 2023)."
@@ -124,6 +126,7 @@ class QLoRAConfig:
     learning_rate: float = setting(2e-4, "peak learning rate", above=0, high=1)
     quant_type: str = setting("nf4", "4-bit data type of the base", choices=("nf4", "fp4"))
     double_quant: bool = setting(True, "quantise the quantisation constants too")
+    embedding_bits: int = setting(16, "bits of the frozen, tied embedding; below 16 in blocks of 64 (bitsandbytes)", choices=(16, 8, 4))
 
 @dataclass
 class GaLoreConfig:
@@ -136,9 +139,9 @@ class GaLoreConfig:
     subspace: str = setting("randomized", "how the strongest directions are found", choices=("exact", "gram", "randomized"))
     weight_dtype: str = setting("auto", "precision of the trained weights; auto is the one computed in", choices=("auto", "float32", "bfloat16"))
     rounding: str = setting("stochastic", "how bf16 weights keep steps too small for them", choices=("nearest", "stochastic", "kahan", "master"))
-    states: str = setting("float32", "storage of Adam's moments", choices=("float32", "8bit"))
-    projector: str = setting("weight", "storage of the projectors: as precise as the weights, or 4 bits", choices=("weight", "4bit"))
-    layerwise: str = setting("off", "free each gradient in the backward pass: project it there, or update there", choices=("off", "projected", "backward"))
+    states: str = setting("auto", "storage of Adam's moments; auto takes 8 bits in the frugal mode", choices=("auto", "float32", "8bit"))
+    projector: str = setting("auto", "storage of the projectors: as precise as the weights, or 4 bits; auto takes 4 bits in the frugal mode", choices=("auto", "weight", "4bit"))
+    layerwise: str = setting("auto", "free each gradient in the backward pass: project it there, or update there; auto projects in the frugal mode", choices=("auto", "off", "projected", "backward"))
     train_embeddings: bool = setting(False, "also train the tied embedding and the norms, with plain AdamW")
     beta1: float = setting(.9, "decay of the first moment", low=0, high=.9999)
     beta2: float = setting(.999, "decay of the second moment", low=0, high=.99999)

@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['ATTENTION', 'SLOTS', 'LOOK_EVERY', 'FixedCache', 'prompt_masks', 'step_masks', 'static_attention', 'attention_of',
-           'DecodingState', 'bare', 'Decoder', 'out_of_memory', 'record', 'KeptDecoder', 'GreedyDecoder',
-           'greedy_tokens']
+           'DecodingState', 'Decoder', 'record', 'KeptDecoder', 'GreedyDecoder', 'greedy_tokens']
 
-# %% ../nbs/05b_generation.ipynb #052eac3d
+# %% ../nbs/05b_generation.ipynb #f574cc3d
 import time
 from contextlib import contextmanager
 from functools import cache
 import torch
 import torch.nn.functional as F
+
+from .packing import bare
+from .steps import out_of_memory, say_once
 
 # %% ../nbs/05b_generation.ipynb #d6e4601f
 class FixedCache:
@@ -122,11 +124,6 @@ class DecodingState:
         self.token.copy_(token); self.count += 1
         self.done |= torch.isin(token[:, 0], self.stop)
 
-# %% ../nbs/05b_generation.ipynb #e384dffa
-def bare(model):
-    "The model of transformers, whether or not peft wraps it; its adapters are inside the layers."
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
 # %% ../nbs/05b_generation.ipynb #194ec009
 class Decoder:
     "A model with a cache and a state for batches of one shape. Use it inside `attention_of(model)`."
@@ -160,16 +157,7 @@ class Decoder:
         self.run(s.token, s.position, step_masks(s.visible, s.slot, self.window))
         s.position += 1; s.slot += 1
 
-# %% ../nbs/05b_generation.ipynb #cbf404db
-def out_of_memory(error: BaseException | None) -> bool:
-    "Whether a full GPU is the cause; what ends a recording may hide it behind an error of its own."
-    while error is not None and not isinstance(error, torch.OutOfMemoryError): error = error.__cause__ or error.__context__
-    return error is not None
-
-# %% ../nbs/05b_generation.ipynb #cca98531
-@cache
-def _say_once(text: str): print(text, flush=True)
-
+# %% ../nbs/05b_generation.ipynb #bdb3f22c
 @cache
 def _side_stream(device):
     "The one stream on which steps are recorded: matrix products keep a workspace for every stream they ever ran on."
@@ -221,7 +209,7 @@ class KeptDecoder:
             self.decoder, self.shape = Decoder(self.model, *shape, *self.state), shape
         return self.decoder
 
-# %% ../nbs/05b_generation.ipynb #dafec628
+# %% ../nbs/05b_generation.ipynb #ac24ca71
 LOOK_EVERY = 16   # steps between two looks at whether all rows have ended
 
 class GreedyDecoder(KeptDecoder):
@@ -233,7 +221,7 @@ class GreedyDecoder(KeptDecoder):
         super().__init__(model, *state)
         self.graph, self.recordings, self.recording_seconds = graph, 0, 0.
         if graph and self.model.device.type != "cuda":
-            self.graph = False; _say_once("no CUDA: decoding steps run without being recorded")
+            self.graph = False; say_once("no CUDA: decoding steps run without being recorded")
 
     def record(self, decoder: Decoder):
         "Record the step of a decoder that has none, and count the seconds; the first failure ends all trying."
@@ -241,7 +229,7 @@ class GreedyDecoder(KeptDecoder):
         try: decoder.graph = record(decoder.step, decoder.state.tensors())
         except (RuntimeError, NotImplementedError) as e:
             if out_of_memory(e): raise
-            self.graph = False; _say_once(f"decoding steps run unrecorded, because recording failed: {str(e).splitlines()[0]}")
+            self.graph = False; say_once(f"decoding steps run unrecorded, because recording failed: {str(e).splitlines()[0]}")
         torch.cuda.synchronize()
         self.recordings += 1; self.recording_seconds += time.perf_counter() - started
 
