@@ -192,7 +192,7 @@ def reference_optimizer(run: Run, model, learning_rate: float):
     groups = [dict(params=group["params"]) | ({k: group[k] for k in keys} if group["rank"] else {}) for group in ours.param_groups]
     return Reference(groups, lr=learning_rate, betas=(g.beta1, g.beta2), eps=g.eps, weight_decay=run.config.training.weight_decay, no_deprecation_warning=True)
 
-# %% ../nbs/05a_galore_bench.ipynb #b269672f
+# %% ../nbs/05a_galore_bench.ipynb #ca0712e8
 def measure_loss(
     run: Run,             # with data/processed of a finished templating stage
     case: str,            # of LOSS_CASES
@@ -201,8 +201,8 @@ def measure_loss(
     "Train the GaLore arm in one case; its losses, seconds and memory."
     if case not in LOSS_CASES: raise GemmaPeftError(f"case {case!r} must be one of {', '.join(LOSS_CASES)}")
     rows, validation = (run.read_json(f"data/processed/{part}_processed.json") for part in ("train", "validation"))
-    trial, made = Run.open(run.profile, folder, run.overrides | LOSS_CASES[case]), []
-    def optimizer(model, learning_rate): made[:] = [(reference_optimizer if case.startswith("galore_torch") else galore_optimizer)(trial, model, learning_rate)]; return made[0]
+    trial, made = Run.open(run.profile, folder, run.overrides | {"training.mode": "plain"} | LOSS_CASES[case]), []
+    def optimizer(model, learning_rate, mode): made[:] = [(reference_optimizer if case.startswith("galore_torch") else galore_optimizer)(trial, model, learning_rate)]; return made[0]
     model, metrics = fit(trial, "galore", rows, lambda: galore_model(trial), trial.config.galore.learning_rate, make_optimizer=optimizer)
     loss = mean_loss(reference_loss(model.to(getattr(torch, metrics["dtype"])), validation, load_tokenizer(trial).pad_token_id))
     state = state_gib(made[0]) if isinstance(made[0], GaLoreAdamW) else sum(t.numel() * t.element_size() for s in made[0].state.values() for t in s.values() if torch.is_tensor(t)) / 2**30

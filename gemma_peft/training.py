@@ -49,7 +49,7 @@ def compute_settings(run: Run) -> dict:
     attention, why_attention = choose_attention(run.config.model.attn_implementation)
     return dict(device="cpu" if capability is None else "cuda", dtype=dtype, dtype_reason=why_dtype, attention=attention, attention_reason=why_attention)
 
-# %% ../nbs/03_training.ipynb #99b7ffd5
+# %% ../nbs/03_training.ipynb #231a95ed
 def quiet():
     "No bars for reading and writing weights, and none of the notices that tell a reader nothing."
     from transformers.utils import logging as transformers_logging
@@ -60,18 +60,23 @@ def quiet():
 
 def load_base(
     run: Run,
-    quantised: bool = False,    # weights of the linear layers in 4 bits (bitsandbytes)
+    quantised: bool = False,    # weights of the linear layers in 4 bits (bitsandbytes), the embedding's as qlora.embedding_bits has it
     dtype: str | None = None,   # overrides the chosen precision
+    embedding_bits: int | None = None,   # overrides qlora.embedding_bits
 ):
     "The base model on this machine's device, in evaluation mode."
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from gemma_peft.embedding import quantise_embedding
     quiet()
     s, q, extra = compute_settings(run), run.config.qlora, {}
     torch_dtype = getattr(torch, dtype or s["dtype"])
     if quantised: extra["quantization_config"] = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type=q.quant_type, bnb_4bit_use_double_quant=q.double_quant, bnb_4bit_compute_dtype=torch_dtype)
-    model = load_from_model(run, AutoModelForCausalLM, dtype=torch_dtype, attn_implementation=s["attention"], device_map={"": s["device"]}, **extra).eval()
+    bits = q.embedding_bits if embedding_bits is None else embedding_bits
+    smaller = quantised and bits < 16         # its 16 bits never reach the GPU
+    model = load_from_model(run, AutoModelForCausalLM, dtype=torch_dtype, attn_implementation=s["attention"], device_map={"": "cpu" if smaller else s["device"]}, **extra).eval()
+    if smaller: model = quantise_embedding(model, bits).to(s["device"])
     for m in model.modules():           # a shortcut of some CPUs that computes in bf16: answers would depend on the processor
         if hasattr(m, "support_avx512bf16_for_cpu"): m.support_avx512bf16_for_cpu = False
     return model
@@ -335,11 +340,11 @@ def choose_compile(
     if asked == "auto" and steps < COMPILE_STEPS: return False, f"{steps} steps are too few to win back its time"
     return True, "asked for" if asked == "on" else f"{steps} steps win back its time"
 
-# %% ../nbs/03_training.ipynb #ba50db06
-def _trainer(kind, run, arm, rows, model, args, make_optimizer, learning_rate, peft_config, callbacks, **more):
+# %% ../nbs/03_training.ipynb #1374a0bd
+def _trainer(kind, run, arm, rows, model, args, make_optimizer, learning_rate, mode, peft_config, callbacks, **more):
     "A trainer of this kind, with what plain and packed training share."
     from transformers import PrinterCallback
-    optimizers = (make_optimizer(model, learning_rate), None) if make_optimizer else (None, None)
+    optimizers = (make_optimizer(model, learning_rate, mode), None) if make_optimizer else (None, None)
     trainer = kind(model=model, args=args, train_dataset=to_dataset(rows), processing_class=load_tokenizer(run), peft_config=peft_config, optimizers=optimizers,
                    callbacks=list(callbacks), **more)
     trainer.remove_callback(PrinterCallback)                           # ours prints one line, not a dictionary
@@ -357,12 +362,12 @@ def _train(trainer, run, arm, identity):
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 
-def _plain_attempt(run, arm, rows, make_model, learning_rate, micro, accumulation, identity, **more):
+def _plain_attempt(run, arm, rows, make_model, learning_rate, mode, micro, accumulation, identity, **more):
     "One try at training as TRL does it, with this micro-batch; the trainer, trained."
     args = training_arguments(run, run.path / f"models/{arm}", learning_rate, micro, accumulation, bf16=compute_settings(run)["dtype"] == "bfloat16")
-    return _train(_trainer(make_trainer_class(), run, arm, rows, make_model(), args, learning_rate=learning_rate, **more), run, arm, identity)
+    return _train(_trainer(make_trainer_class(), run, arm, rows, make_model(), args, learning_rate=learning_rate, mode=mode, **more), run, arm, identity)
 
-# %% ../nbs/03_training.ipynb #18057e60
+# %% ../nbs/03_training.ipynb #a0672325
 @contextmanager
 def _prepared_gpu(frugal: bool):
     "A stream of its own, which recording needs, and small workspaces in the frugal mode."
@@ -390,7 +395,7 @@ def _packed_attempt(run, arm, rows, make_model, learning_rate, mode, compiled, i
         if peft_config and mode.dequantise: model = model.dequantize()
         args = training_arguments(run, run.path / f"models/{arm}", learning_rate, t.micro_batch_size * t.gradient_accumulation_steps, 1, s["dtype"] == "bfloat16", gradient_checkpointing=False,
                                   **dict(optim="adamw_bnb_8bit") if mode.adapter_moments == "8bit" and capability else {})
-        trainer = _trainer(make_packed_trainer_class(), run, arm, rows, model, args, learning_rate=learning_rate, peft_config=peft_config, **more,
+        trainer = _trainer(make_packed_trainer_class(), run, arm, rows, model, args, learning_rate=learning_rate, mode=mode, peft_config=peft_config, **more,
                            data_collator=PackCollator(load_tokenizer(run).pad_token_id, tokens, longest, mode.bucket, varlen))
         with ready_to_train(trainer.model, mode, longest, compiled) as keys:
             head, trained = Head(trainer.model, mode.vocabulary_block, compiled), [p for p in trainer.model.parameters() if p.requires_grad]
@@ -421,7 +426,7 @@ def progress_line(run: Run, arm: str):
             print(f"{arm} step {state.global_step:>5}/{state.max_steps}  {text}", flush=True)
     return tell
 
-# %% ../nbs/03_training.ipynb #922ee656
+# %% ../nbs/03_training.ipynb #1e2e7dd7
 def _in_mode(run, arm, rows, mode, why, smaller, **asked):
     "Train in this mode, in smaller pieces where the GPU's memory is full; the trainer, and what was done."
     import torch
@@ -433,7 +438,7 @@ def _in_mode(run, arm, rows, mode, why, smaller, **asked):
         asked["identity"]["mode"] = mode.name
         done = dict(mode=mode.name, mode_reason=why, micro_batch_size=micro, gradient_accumulation_steps=accumulation)
         try:
-            if mode.name == "plain": return _plain_attempt(run, arm, rows, micro=micro, accumulation=accumulation, **asked), done
+            if mode.name == "plain": return _plain_attempt(run, arm, rows, mode=mode, micro=micro, accumulation=accumulation, **asked), done
             trainer = _packed_attempt(run, arm, rows, mode=mode, compiled=compiled, **asked)
             return trainer, done | trainer.recorded | dict(compile_reason=why_compiled)
         except torch.OutOfMemoryError: error = None
@@ -449,7 +454,7 @@ def fit(
     rows: list[dict],        # training rows of 02_templating
     make_model,              # () -> model on the device
     learning_rate: float,
-    make_optimizer=None,     # (model, learning_rate) -> optimiser; None takes the trainer's AdamW
+    make_optimizer=None,     # (model, learning_rate, steps.Mode) -> optimiser; None takes the trainer's AdamW
     peft_config=None,        # a peft.LoraConfig, for adapters
     callbacks=(),            # transformers.TrainerCallback
 ) -> tuple:                  # the trained model, and its metrics
