@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['ROUNDINGS', 'BLOCK_8BIT', 'BLOCK_4BIT', 'stochastic_round', 'round_weights', 'Stored', 'Stored8bit', 'Stored4bit']
 
-# %% ../nbs/04b_precision.ipynb #b04a0ddc
+# %% ../nbs/04b_precision.ipynb #81c84879
 import math
 import torch
 
-from .steps import hash32, noise_keys
+from .steps import hash32, noise_keys, on_default_stream
 
 # %% ../nbs/04b_precision.ipynb #b97d6690
 def stochastic_round(
@@ -57,7 +57,7 @@ def _padded(x, length: int):
     "Flattened to (n, length), with zeros at the end."
     return torch.nn.functional.pad(x.reshape(len(x), -1), (0, length - x[0].numel())).contiguous()
 
-# %% ../nbs/04b_precision.ipynb #48e8de66
+# %% ../nbs/04b_precision.ipynb #d7f61f42
 class Stored8bit:
     "A stack of tensors in 8 bits a number (bitsandbytes' blockwise dynamic quantisation); unsigned ones by their square roots."
     def __init__(self, n: int, shape, signed: bool, device):
@@ -75,10 +75,10 @@ class Stored8bit:
     def put(self, s: slice, value):
         "Replace entries `s` by `value`, (n, *shape)."
         from bitsandbytes.functional import quantize_blockwise
-        codes, state = quantize_blockwise(_padded(value if self.signed else value.sqrt(), self.length), code=self.code, blocksize=BLOCK_8BIT)
+        with on_default_stream(): codes, state = quantize_blockwise(_padded(value if self.signed else value.sqrt(), self.length), code=self.code, blocksize=BLOCK_8BIT)
         self.parts[""][s], self.parts["_absmax"][s] = codes.view(-1, self.length), state.absmax.view(-1, self.length // BLOCK_8BIT)
 
-# %% ../nbs/04b_precision.ipynb #8b056a56
+# %% ../nbs/04b_precision.ipynb #e04db038
 class Stored4bit:
     "A stack of tensors in 4 bits a number (bitsandbytes' NF4), read in `dtype`."
     def __init__(self, n: int, shape, dtype, device):
@@ -95,5 +95,5 @@ class Stored4bit:
     def put(self, s: slice, value):
         "Replace entries `s` by `value`, (n, *shape)."
         from bitsandbytes.functional import quantize_4bit
-        packed, state = quantize_4bit(_padded(value.float(), self.length), blocksize=BLOCK_4BIT, quant_type="nf4")
+        with on_default_stream(): packed, state = quantize_4bit(_padded(value.float(), self.length), blocksize=BLOCK_4BIT, quant_type="nf4")
         self.parts[""][s], self.parts["_absmax"][s] = packed.view(-1, self.length // 2), state.absmax.view(-1, self.length // BLOCK_4BIT)

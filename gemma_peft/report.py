@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['ARMS', 'COLUMNS', 'GREY', 'PLOTS', 'METRICS', 'PUBLISHED', 'result_file', 'models', 'label', 'colour', 'scores',
            'arm_metrics', 'cost', 'comparison_table', 'table_csv', 'duration', 'change', 'readable', 'markdown_table',
-           'show_table', 'test_set', 'compare_runs', 'answers', 'canvas', 'picture', 'plot_scores', 'plot_memory',
-           'plot_loss', 'plot_sources', 'plot_costs', 'plot_lengths', 'save_plots', 'turns', 'choose_examples',
-           'examples_markdown', 'show_examples', 'quality_findings', 'highest', 'source_findings', 'cost_findings',
-           'learning_findings', 'mix_findings', 'caveats', 'findings', 'setting_lines', 'public', 'text_table',
-           'summary_text', 'check_inputs', 'make_report', 'figures', 'publish']
+           'show_table', 'test_set', 'compare_runs', 'answers', 'canvas', 'plot_scores', 'plot_memory', 'plot_loss',
+           'plot_sources', 'plot_costs', 'plot_lengths', 'save_plots', 'turns', 'choose_examples', 'examples_markdown',
+           'show_examples', 'quality_findings', 'highest', 'source_findings', 'cost_findings', 'learning_findings',
+           'mix_findings', 'caveats', 'findings', 'setting_lines', 'public', 'text_table', 'summary_text',
+           'check_inputs', 'make_report', 'figures', 'publish']
 
-# %% ../nbs/08_report.ipynb #86b2a519
+# %% ../nbs/08_report.ipynb #91aaee22
 import csv, hashlib, html, io, json, math, random, re, shutil
 from pathlib import Path
 from .core import COLOURS, LABELS, SOURCES, STAGES, GemmaPeftError, Run, stage, stage_state
+from .memory import picture
 
 # %% ../nbs/08_report.ipynb #16debad3
 ARMS = ("qlora", "galore")
@@ -199,7 +200,7 @@ def answers(
                                  f"Answer again: `gemma-peft run --stages {'eval' if _stage_of(m) == 'eval' else 'eval,hybrid'} --force`")
     return found
 
-# %% ../nbs/08_report.ipynb #278140cd
+# %% ../nbs/08_report.ipynb #70490c43
 GREY = "#5f5f5f"
 
 def canvas(
@@ -217,12 +218,6 @@ def canvas(
         ax.tick_params(length=0, labelsize=9, colors=GREY); ax.grid(color="#e6e6e6", linewidth=.8); ax.set_axisbelow(True)
     if title: fig.suptitle(title, x=.01, ha="left", fontsize=11.5, fontweight="bold")
     return fig, axes
-
-def picture(fig, dpi: int = 110):
-    "A figure as an image, for a notebook."
-    from IPython.display import Image
-    data = io.BytesIO(); fig.savefig(data, format="png", dpi=dpi)
-    return Image(data=data.getvalue(), width=int(fig.get_figwidth() * 90))
 
 # %% ../nbs/08_report.ipynb #50a75a19
 def plot_scores(run: Run):

@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['PLAIN_STORAGE', 'MODES', 'WORKSPACES', 'MOST_RECORDINGS', 'Mode', 'hash32', 'noise_keys', 'KeyedDropout',
            'keyed_dropouts', 'HostBuffers', 'Recomputed', 'recomputed', 'can_compile', 'ready_to_train',
-           'out_of_memory', 'say_once', 'small_workspaces', 'PackedSteps', 'Watch']
+           'out_of_memory', 'say_once', 'small_workspaces', 'on_default_stream', 'step_on_default_stream', 'own_stream',
+           'PackedSteps', 'Watch']
 
-# %% ../nbs/02b_steps.ipynb #4f19ec1e
+# %% ../nbs/02b_steps.ipynb #265e1194
 import math, os, time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from types import MethodType
 import torch
 import torch.fx.experimental._config
 import torch.nn as nn
@@ -171,6 +173,32 @@ def small_workspaces():
     finally:
         for k, v in before.items(): os.environ.pop(k) if v is None else os.environ.update({k: v})
         torch._C._cuda_clearCublasWorkspaces()
+
+# %% ../nbs/02b_steps.ipynb #1d7b2370
+@contextmanager
+def on_default_stream():
+    "What is started within runs on the default stream, in order with the current one."
+    if not torch.cuda.is_available() or torch.cuda.current_stream() == torch.cuda.default_stream(): yield; return
+    current, default = torch.cuda.current_stream(), torch.cuda.default_stream()
+    default.wait_stream(current)
+    with torch.cuda.stream(default): yield
+    current.wait_stream(default)
+
+def step_on_default_stream(optimizer):
+    "Let an optimiser always step on the default stream."
+    step = optimizer.step
+    def ordered(self, *args, **kwargs):
+        with on_default_stream(): return step(*args, **kwargs)
+    optimizer.step = MethodType(ordered, optimizer)
+
+@contextmanager
+def own_stream():
+    "What is started within runs on a stream of its own, in order with the current one."
+    if not torch.cuda.is_available(): yield; return
+    main, side = torch.cuda.current_stream(), torch.cuda.Stream()
+    side.wait_stream(main)
+    with torch.cuda.stream(side): yield
+    main.wait_stream(side)
 
 # %% ../nbs/02b_steps.ipynb #3c801e36
 MOST_RECORDINGS = 40    # shapes; more are run as they are

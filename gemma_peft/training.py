@@ -7,12 +7,12 @@ __all__ = ['MODELS', 'COMPILE_STEPS', 'DEFINITIONS', 'choose_precision', 'choose
            'load_base', 'load_model', 'free_memory', 'linear_layers', 'freeze_all_but_linear', 'to_dataset',
            'NonFiniteLoss', 'make_trainer_class', 'current_peak_gib', 'StepRows', 'PackCollator',
            'make_packed_trainer_class', 'halve', 'shrink', 'optimiser_steps', 'training_arguments', 'find_checkpoint',
-           'choose_mode', 'choose_compile', 'progress_line', 'fit', 'training_metrics', 'hidden_and_targets',
-           'head_logits', 'reference_loss', 'mean_loss', 'plan_training']
+           'choose_mode', 'choose_compile', 'progress_line', 'predicted_memory', 'check_prediction', 'fit',
+           'training_metrics', 'hidden_and_targets', 'head_logits', 'reference_loss', 'mean_loss', 'plan_training']
 
-# %% ../nbs/03_training.ipynb #321fd3e8
+# %% ../nbs/03_training.ipynb #00318873
 import gc, hashlib, json, logging, math, os, shutil, time, warnings
-from contextlib import ExitStack, contextmanager
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -308,13 +308,14 @@ def find_checkpoint(
     whole = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     return str(whole[-1]) if whole else None
 
-# %% ../nbs/03_training.ipynb #d953c258
+# %% ../nbs/03_training.ipynb #0cf7aa16
 COMPILE_STEPS = 300    # a run that is shorter does not win back the time of compiling
 
 def choose_mode(
     run: Run,
-    arm: str,              # qlora or galore
-) -> tuple:                # a steps.Mode, and why
+    arm: str,                      # qlora or galore
+    compiled: bool | None = None,  # layers are compiled, which takes less memory; None: unless training.compile is off
+) -> tuple:                        # a steps.Mode, and why
     "How the GPU is used, with the reason."
     import torch
     from gemma_peft import memory
@@ -325,7 +326,7 @@ def choose_mode(
         return MODES[asked], "asked for"
     if embeddings: return MODES["plain"], "the output head is trained"
     gib = torch.cuda.mem_get_info()[1] / 2**30 if torch.cuda.is_available() else None
-    name, why = memory.choose_mode(run.config, arm, compute_settings(run)["dtype"], gib)
+    name, why = memory.choose_mode(run.config, arm, compute_settings(run)["dtype"], gib, compiled)
     return MODES[name], why
 
 def choose_compile(
@@ -367,37 +368,25 @@ def _plain_attempt(run, arm, rows, make_model, learning_rate, mode, micro, accum
     args = training_arguments(run, run.path / f"models/{arm}", learning_rate, micro, accumulation, bf16=compute_settings(run)["dtype"] == "bfloat16")
     return _train(_trainer(make_trainer_class(), run, arm, rows, make_model(), args, learning_rate=learning_rate, mode=mode, **more), run, arm, identity)
 
-# %% ../nbs/03_training.ipynb #a0672325
-@contextmanager
-def _prepared_gpu(frugal: bool):
-    "A stream of its own, which recording needs, and small workspaces in the frugal mode."
-    import torch
-    from gemma_peft.steps import small_workspaces
-    if not torch.cuda.is_available(): yield; return
-    main, side = torch.cuda.current_stream(), torch.cuda.Stream()
-    with ExitStack() as stack:
-        if frugal: stack.enter_context(small_workspaces())
-        side.wait_stream(main); stack.enter_context(torch.cuda.stream(side))
-        yield
-    main.wait_stream(side)
-
+# %% ../nbs/03_training.ipynb #df6ccb1a
 def _packed_attempt(run, arm, rows, make_model, learning_rate, mode, compiled, identity, peft_config, **more):
     "One try at training in the fast or the frugal mode; the trainer, trained."
     import torch
     from gemma_peft.packing import Head, has_varlen, packed_loss
-    from gemma_peft.steps import PackedSteps, ready_to_train
+    from gemma_peft.steps import PackedSteps, own_stream, ready_to_train, small_workspaces, step_on_default_stream
     s, t = compute_settings(run), run.config.training
     capability = float("{}.{}".format(*torch.cuda.get_device_capability())) if s["device"] == "cuda" else None
     longest, tokens = max(len(r["input_ids"]) for r in rows), mode.galore_tokens if arm == "galore" else mode.tokens
     varlen = s["attention"] == "sdpa" and has_varlen(s["device"], s["dtype"], capability)
-    with _prepared_gpu(mode.name == "frugal"):
+    with small_workspaces() if mode.name == "frugal" else nullcontext():
         model = make_model()
         if peft_config and mode.dequantise: model = model.dequantize()
         args = training_arguments(run, run.path / f"models/{arm}", learning_rate, t.micro_batch_size * t.gradient_accumulation_steps, 1, s["dtype"] == "bfloat16", gradient_checkpointing=False,
                                   **dict(optim="adamw_bnb_8bit") if mode.adapter_moments == "8bit" and capability else {})
         trainer = _trainer(make_packed_trainer_class(), run, arm, rows, model, args, learning_rate=learning_rate, mode=mode, peft_config=peft_config, **more,
                            data_collator=PackCollator(load_tokenizer(run).pad_token_id, tokens, longest, mode.bucket, varlen))
-        with ready_to_train(trainer.model, mode, longest, compiled) as keys:
+        step_on_default_stream(trainer.create_optimizer())
+        with ready_to_train(trainer.model, mode, longest, compiled) as keys, own_stream():
             head, trained = Head(trainer.model, mode.vocabulary_block, compiled), [p for p in trainer.model.parameters() if p.requires_grad]
             trainer.steps = PackedSteps(lambda found: packed_loss(trainer.model, found, head), trained, keys, run.config.seed, trainer.layerwise(),
                                         torch.bfloat16 if s["dtype"] == "bfloat16" else None)
@@ -426,21 +415,39 @@ def progress_line(run: Run, arm: str):
             print(f"{arm} step {state.global_step:>5}/{state.max_steps}  {text}", flush=True)
     return tell
 
-# %% ../nbs/03_training.ipynb #1e2e7dd7
-def _in_mode(run, arm, rows, mode, why, smaller, **asked):
-    "Train in this mode, in smaller pieces where the GPU's memory is full; the trainer, and what was done."
+# %% ../nbs/03_training.ipynb #23305875
+def predicted_memory(
+    run: Run,
+    arm: str,                      # qlora or galore
+    mode,                          # steps.Mode, or its name
+    compiled: bool | None = None,  # None: unless training.compile is off
+):                                 # a memory.Ledger; None where the model's size is not known
+    "What training needs, before it starts."
+    from gemma_peft import memory
+    try: return memory.ledger(run.config, arm, mode, compute_settings(run)["dtype"], compiled)
+    except GemmaPeftError: return None
+
+def check_prediction(ledger, measured_gib: float) -> dict:
+    "Predicted figures for the metrics. Raises GemmaPeftError for a peak below what must always be there."
+    from gemma_peft import memory
+    if ledger is None: return {}
+    memory.check_measured(ledger, measured_gib)
+    return dict(predicted_peak_gib=round(ledger.peak_gib, 4), predicted_static_gib=round(ledger.static_gib, 4))
+
+# %% ../nbs/03_training.ipynb #c61c3b13
+def _in_mode(run, arm, rows, mode, why, compiled, why_compiled, smaller, **asked):
+    "Train in this mode, in smaller pieces where the GPU's memory is full; the trainer, what was done, and the memory predicted for it."
     import torch
     from torch._dynamo.exc import TorchDynamoException
     t, longest = run.config.training, max(len(r["input_ids"]) for r in rows)
     micro, accumulation = t.micro_batch_size, t.gradient_accumulation_steps
-    compiled, why_compiled = choose_compile(t.compile, optimiser_steps(len(rows), t.epochs, micro, accumulation))
     while True:
         asked["identity"]["mode"] = mode.name
         done = dict(mode=mode.name, mode_reason=why, micro_batch_size=micro, gradient_accumulation_steps=accumulation)
         try:
-            if mode.name == "plain": return _plain_attempt(run, arm, rows, mode=mode, micro=micro, accumulation=accumulation, **asked), done
+            if mode.name == "plain": return _plain_attempt(run, arm, rows, mode=mode, micro=micro, accumulation=accumulation, **asked), done, predicted_memory(run, arm, mode, False)
             trainer = _packed_attempt(run, arm, rows, mode=mode, compiled=compiled, **asked)
-            return trainer, done | trainer.recorded | dict(compile_reason=why_compiled)
+            return trainer, done | trainer.recorded | dict(compile_reason=why_compiled), predicted_memory(run, arm, mode, compiled)
         except torch.OutOfMemoryError: error = None
         except TorchDynamoException as e: error = str(e).splitlines()[0]
         free_memory()          # outside the except block, where the traceback no longer holds the model
@@ -468,15 +475,18 @@ def fit(
         run.warn(f"GPU memory is full in the {mode.name} mode; going on in the {now.name} one with packs of {now.galore_tokens if arm == 'galore' else now.tokens} tokens")
         return now, micro, accumulation
     identity = dict(settings=stage_settings(run, arm), rows=hashlib.sha256(json.dumps(rows).encode()).hexdigest())
-    mode, why = choose_mode(run, arm)
+    t = run.config.training
+    compiled = choose_compile(t.compile, optimiser_steps(len(rows), t.epochs, t.micro_batch_size, t.gradient_accumulation_steps))
+    mode, why = choose_mode(run, arm, compiled[0])
     with MemoryMeter() as meter:
-        trainer, done = _in_mode(run, arm, rows, mode, why, smaller, make_model=make_model, make_optimizer=make_optimizer, learning_rate=learning_rate,
+        trainer, done, ledger = _in_mode(run, arm, rows, mode, why, *compiled, smaller, make_model=make_model, make_optimizer=make_optimizer, learning_rate=learning_rate,
                                  peft_config=peft_config, callbacks=callbacks, identity=identity)
     steps = optimiser_steps(len(rows), run.config.training.epochs, done["micro_batch_size"], done["gradient_accumulation_steps"])
     if trainer.state.global_step != steps: raise RuntimeError(f"{arm}: {trainer.state.global_step} optimiser steps were made, {steps} were due")
+    done |= check_prediction(ledger, meter.peak_gib)
     return trainer.model.eval(), training_metrics(run, arm, trainer, meter, rows, learning_rate, done)
 
-# %% ../nbs/03_training.ipynb #93510c31
+# %% ../nbs/03_training.ipynb #86fd840d
 DEFINITIONS = dict(
     peak_memory_gib="the headline: peak_allocated_gib on a GPU, peak_rss_gib without one",
     peak_allocated_gib="GiB (2**30) of tensors at the worst moment of training, weights included (torch.cuda.max_memory_allocated)",
@@ -484,10 +494,12 @@ DEFINITIONS = dict(
     peak_rss_gib="GiB of resident memory of the whole process at the worst moment of training, Python and libraries included",
     train_seconds="wall time of training alone: no loading, no evaluation; with a resume, the steps that were kept",
     tokens_per_second="non-padding tokens a second of train_seconds",
+    predicted_peak_gib="what the memory ledger predicts for the peak on a GPU, of tensors alone",
+    predicted_static_gib="the part of it that is there at every moment of training",
     final_train_loss="mean loss per trained token over the last logging interval, in nats",
     validation_loss="mean loss per trained token of the validation slice after training, in nats")
 
-# %% ../nbs/03_training.ipynb #ec2e9056
+# %% ../nbs/03_training.ipynb #5585d725
 def training_metrics(run, arm, trainer, meter, rows, learning_rate, done) -> dict:
     "What results/metrics/<arm>_metrics.json holds, all but the validation loss."
     history = [h for h in trainer.state.log_history if "loss" in h]
@@ -497,8 +509,7 @@ def training_metrics(run, arm, trainer, meter, rows, learning_rate, done) -> dic
         method=arm, seed=run.config.seed, peak_memory_gib=round(peak, 4), peak_allocated_gib=_rounded(meter.peak_allocated_gib),
         peak_reserved_gib=_rounded(meter.peak_reserved_gib), peak_rss_gib=_rounded(meter.peak_rss_gib), train_seconds=seconds,
         tokens_per_second=round(tokens / seconds, 1), train_tokens=tokens, trained_tokens=sum(e - b for r in rows for b, e in r["assistant_spans"]),
-        train_samples=len(rows), steps=trainer.state.global_step, epochs=run.config.training.epochs, **done,
-        learning_rate=learning_rate, final_train_loss=round(history[-1]["loss"], 5),
+        train_samples=len(rows), steps=trainer.state.global_step, epochs=run.config.training.epochs, **done, learning_rate=learning_rate, final_train_loss=round(history[-1]["loss"], 5),
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad), **compute_settings(run),
         loss_curve=[dict(step=h["step"], tokens=h["num_input_tokens_seen"], seconds=h["seconds"], loss=h["loss"], learning_rate=h["learning_rate"],
                          grad_norm=float(h["grad_norm"])) for h in history],
@@ -563,7 +574,7 @@ def mean_loss(pairs: list[tuple[float, int]]) -> float:
     "Loss per token over all rows."
     return sum(s for s, _ in pairs) / max(1, sum(n for _, n in pairs))
 
-# %% ../nbs/03_training.ipynb #ea08beee
+# %% ../nbs/03_training.ipynb #61318610
 @stage("training", result=lambda run: run.read_json("results/metrics/training_plan.json"))
 def plan_training(run: Run) -> dict:
     "Counts and choices of both arms, in results/metrics/training_plan.json."
@@ -574,6 +585,10 @@ def plan_training(run: Run) -> dict:
                  f"{part}_trained_tokens": sum(e - b for r in rows for b, e in r["assistant_spans"])}
     plan |= dict(sequences_a_step=t.micro_batch_size * t.gradient_accumulation_steps,
                  steps=optimiser_steps(plan["train_samples"], t.epochs, t.micro_batch_size, t.gradient_accumulation_steps))
+    for arm in ("qlora", "galore"):
+        (mode, plan[f"{arm}_mode_reason"]) = choose_mode(run, arm, choose_compile(t.compile, plan["steps"])[0])
+        plan[f"{arm}_mode"] = mode.name
+        if ledger := predicted_memory(run, arm, mode, choose_compile(t.compile, plan["steps"])[0]): plan[f"{arm}_predicted_peak_gib"] = round(ledger.peak_gib, 4)
     run.write_json("results/metrics/training_plan.json", plan)
-    for what in ("dtype", "attention"): print(f"{what}: {plan[what]} ({plan[what + '_reason']})")
+    for what in ("dtype", "attention", "qlora_mode", "galore_mode"): print(f"{what}: {plan[what]} ({plan[what + '_reason']})")
     return plan
