@@ -10,7 +10,7 @@ __all__ = ['T4_GIB', 'app', 'Profile', 'Overrides', 'Named', 'parse_value', 'par
            'run_pipeline', 'aligned', 'read_table', 'summary', 'stage_row', 'find_run', 'finding', 'check_machine',
            'needs', 'memory_verdict', 'check_memory', 'gpu_gib', 'check_packages', 'check_disk', 'ask_hub', 'hub_names',
            'check_hub', 'hub_answer', 'top', 'run_command', 'status_command', 'compare_command', 'doctor_command',
-           'settings_command', 'site_command', 'export_command', 'main']
+           'settings_command', 'site_command', 'bench_command', 'export_command', 'main']
 
 # %% ../nbs/09_cli.ipynb #ce39001e
 import csv, importlib, json, os, pkgutil, re, shlex, shutil, signal, socket, sys, threading, time, tomllib, typing, urllib.error, urllib.request
@@ -642,7 +642,7 @@ def doctor_command(profile: Profile = "tiny", overrides: Overrides = []):
     typer.echo("\n" + (f"{len(wrong)} to mend, marked with !" if wrong else f"Ready for `gemma-peft run --profile {profile}`"))
     if wrong: raise typer.Exit(1)
 
-# %% ../nbs/09_cli.ipynb #704eb119
+# %% ../nbs/09_cli.ipynb #3e2ef348
 @app.command("settings")
 def settings_command(profile: Profile = "tiny", overrides: Overrides = [],
                      section: Annotated[str, typer.Option(help="Only one section, e.g. qlora.")] = ""):
@@ -670,6 +670,27 @@ def site_command(name: Named = ""):
     """
     from gemma_peft.site import build_site
     build_site(find_run(name), repository_root())
+
+@app.command("bench")
+def bench_command(
+    cases: Annotated[str, typer.Option(help="Names with commas between them; empty means all.")] = "",
+    out: Annotated[str, typer.Option(help="Folder of the results; `benchmarks` of the checkout where a GPU is measured, otherwise nothing is written.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="A small model: shows that everything runs, measures nothing of interest.")] = False,
+):
+    """Measure both modes beside plain TRL on this GPU, training and generation.
+
+    \b
+    Examples:
+      gemma-peft bench
+      gemma-peft bench --cases qlora_fast,trl_qlora_fastest
+    """
+    from gemma_peft.bench import run_bench
+    gpu = bool(hardware()["gpus"])
+    if not gpu: typer.echo("No GPU here: a small model shows that everything runs; its figures say nothing about training.")
+    folder = Path(out) if out else (repository_root() or Path.cwd()) / "benchmarks" if gpu and not quick else None
+    rows = run_bench([c.strip() for c in cases.split(",") if c.strip()] or None, folder, quick or not gpu)
+    if folder: typer.echo(f"Written to {from_here(folder)}")
+    if failed := [r["case"] for r in rows if r.get("error")]: raise GemmaPeftError(f"{len(failed)} of {len(rows)} cases failed: {', '.join(failed)}. The errors are above; the others are measured")
 
 @app.command("export")
 def export_command(name: Named = "", rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 64):
