@@ -4,15 +4,19 @@
 
 # %% auto #0
 __all__ = ['QUICK', 'MAX_LENGTH', 'REFRESH_EVERY', 'FAST', 'FRUGAL', 'T4', 'CASES', 'NEW_TOKENS', 'GENERATION',
-           'GENERATION_TARGET', 'LIMITS', 'bench_rows', 'bench_model', 'Meter', 'Case', 'bench_run', 'train_ours',
-           'trl_model', 'train_trl', 'machine', 'read_rows', 'add_row', 'bench_prompts', 'plain_generate',
-           'measure_generation', 'measure_startup', 'stage_seconds', 'bench_training', 'clean', 'run_bench',
-           'result_line', 'plot_training', 'verdict']
+           'GENERATION_TARGET', 'LIMITS', 'bench_rows', 'bench_model', 'Meter', 'Case', 'bench_run', 'fit_arm',
+           'train_ours', 'trl_model', 'train_trl', 'machine', 'read_rows', 'add_row', 'bench_prompts', 'plain_generate',
+           'measure_generation', 'measure_startup', 'stage_seconds', 'bench_training', 'measure_case',
+           'in_fresh_process', 'run_bench', 'result_line', 'plot_training', 'verdict', 'mode_curve', 'curve_difference',
+           'plot_curves']
 
 # %% ../nbs/06a_bench.ipynb #d942fde0
-import gc, json, math, os, random, shutil, subprocess, sys, tempfile, time, traceback
+import gc, json, math, os, random, statistics, subprocess, sys, tempfile, time, traceback
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -108,15 +112,17 @@ def bench_run(
     return Run.open("gemma", str(folder), {"model.id": str(model), "training.compile": "on", "training.epochs": 1., "training.logging_steps": 10**6, "training.save_steps": 10**6}
                     | small | (case.settings or {}) | more)
 
+def fit_arm(run: Run, arm: str, rows: list[dict], **more) -> tuple:
+    "What `fit` makes of an arm with the run's settings."
+    if arm == "galore": return fit(run, arm, rows, lambda: galore_model(run), run.config.galore.learning_rate, make_optimizer=lambda *options: galore_optimizer(run, *options), **more)
+    return fit(run, arm, rows, lambda: load_base(run, quantised=True), run.config.qlora.learning_rate, peft_config=lora_config(run), **more)
+
 def train_ours(case: Case, model: Path, rows: list[dict], warm_up: int, steps: int, quick: bool) -> dict:
     "A row of figures for one of our cases."
     meter, galore = Meter(warm_up, steps), case.arm == "galore"
     with tempfile.TemporaryDirectory() as folder:
         run = bench_run(case, model, folder, quick, **{"galore.update_proj_gap": steps})
-        rate = run.config.galore.learning_rate if galore else run.config.qlora.learning_rate
-        arm = dict(make_optimizer=lambda *options: galore_optimizer(run, *options)) if galore else dict(peft_config=lora_config(run))
-        make = (lambda: galore_model(run)) if galore else (lambda: load_base(run, quantised=True))
-        trained, metrics = fit(run, case.arm, rows[:16 * (steps + galore)], make, rate, callbacks=[meter], **arm)
+        trained, metrics = fit_arm(run, case.arm, rows[:16 * (steps + galore)], callbacks=[meter])
     kept = "peak_allocated_gib peak_reserved_gib predicted_peak_gib mode mode_reason pack_tokens compiled compile_reason recordings recording_seconds final_train_loss".split()
     return meter.figures() | {k: metrics.get(k) for k in kept}
 
@@ -238,34 +244,42 @@ def bench_training(case: str, model: Path, quick: bool) -> dict:
         if cuda: torch.cuda.set_per_process_memory_fraction(1.)
     return figures | dict(seconds=time.perf_counter() - started, target_tokens_per_second=c.at_least, target_gib=c.at_most)
 
-def clean():
-    "Nothing of the last case is left."
-    gc.collect(); torch._dynamo.reset(); free_memory()
 
+# %% ../nbs/06a_bench.ipynb #1b5a7c01
+def measure_case(case: str, model: Path, quick: bool) -> dict:    # case -> figures
+    "The figures of one case; an error is printed, and is its row."
+    quiet()
+    try:
+        if case == "startup": return measure_startup()
+        if case in CASES: return {case: bench_training(case, model, quick)}
+        cuda = torch.cuda.is_available()
+        decoding = random_gemma("cuda" if cuda else "cpu", torch.bfloat16 if cuda else torch.float32, **(QUICK if quick else {})).eval()
+        return {case: measure_generation(decoding, case, *((8, 4) if quick else ()))}
+    except Exception as e: traceback.print_exc(); return {case: dict(error=f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"[:300])}
+
+def in_fresh_process(f, *args):
+    "`f(*args)` in a new interpreter; `f` is a function of a module."
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool: return pool.submit(f, *args).result()
+
+
+# %% ../nbs/06a_bench.ipynb #1b5a7c03
 def run_bench(
     cases: list[str] | None = None,     # of CASES, GENERATION and "startup"; None: all
     out: Path | None = None,            # folder of the results; None: nothing is written
-    quick: bool | None = None,          # a small model; None: where there is no GPU
+    quick: bool | None = None,          # a small model, all in this process; None: where there is no GPU
     work: Path | None = None,           # where the model is built
 ) -> list[dict]:
     "Measure, and write each row when it is there."
     known = [*CASES, *GENERATION, "startup"]
     if bad := [c for c in cases or [] if c not in known]: raise GemmaPeftError(f"case {bad[0]!r} must be one of {', '.join(known)}.{nearest(bad[0], known)}")
-    quick, found, cases = not torch.cuda.is_available() if quick is None else quick, [], cases or known
-    quiet()
+    quick, found = not torch.cuda.is_available() if quick is None else quick, []
     with tempfile.TemporaryDirectory() as temporary:
-        model, decoding = bench_model(Path(work or temporary) / ("small_model" if quick else "model"), quick), None
-        for case in cases:
-            file = "generation" if case in GENERATION else "training"
-            try:
-                if case == "startup": figures = measure_startup()
-                elif case in CASES: decoding = None; clean(); figures = {case: bench_training(case, model, quick)}
-                else:
-                    if decoding is None: clean(); decoding = random_gemma("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16 if torch.cuda.is_available() else torch.float32, **(QUICK if quick else {})).eval()
-                    figures = {case: measure_generation(decoding, case, *((8, 4) if quick else ()))}
-            except Exception as e: traceback.print_exc(); figures = {case: dict(error=f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"[:300])}
+        model = bench_model(Path(work or temporary) / ("small_model" if quick else "model"), quick)
+        for case in cases or known:
+            try: figures = measure_case(case, model, quick) if quick else in_fresh_process(measure_case, case, model, quick)
+            except BrokenProcessPool: figures = {case: dict(error="its process ended; was it out of the computer's memory?")}
             for name, f in figures.items():
-                found.append(add_row(Path(out) / f"{file}.json", name, f) if out else dict(case=name) | f)
+                found.append(add_row(Path(out) / f"{'generation' if case in GENERATION else 'training'}.json", name, f) if out else dict(case=name) | f)
                 print(result_line(found[-1]), flush=True)
     return found
 
@@ -308,3 +322,51 @@ def verdict(row: dict) -> str:
     if (goal := row.get("target_gib")) and row["peak_allocated_gib"] and row["peak_allocated_gib"] > goal: missed.append(f"{row['peak_allocated_gib'] - goal:.2f} GiB too much")
     if (goal := row.get("target_seconds")) and row["seconds"] > goal: missed.append(f"{row['seconds'] - goal:.2f} s too long")
     return ", ".join(missed) if missed else "met" if any(row.get(k) for k in ("target_tokens_per_second", "target", "target_gib", "target_seconds")) else ""
+
+# %% ../nbs/06a_bench.ipynb #c0a1b202
+def mode_curve(
+    run: Run,                # its templating stage is done
+    arm: str,                # qlora or galore
+    mode: str,               # plain, fast or frugal
+    steps: int = 60,         # optimiser steps
+) -> dict:                   # loss of every step, and what the case cost
+    "The loss of every step in one mode, on the first rows of a run's training slice."
+    t = run.config.training
+    rows = run.read_json("data/processed/train_processed.json")[:steps * t.micro_batch_size * t.gradient_accumulation_steps]
+    model = run.model_dir()
+    with tempfile.TemporaryDirectory() as folder:
+        short = Run.open(run.profile, folder, run.overrides | {"model.id": str(Path(model).resolve()) if Path(model).is_dir() else model, "training.mode": mode, "training.epochs": 1.,
+                                                               "training.logging_steps": 1, "training.save_steps": 10**6, "training.save_total_limit": 1})
+        started = time.perf_counter()
+        _, m = fit_arm(short, arm, rows)
+    return dict(arm=arm, mode=mode, seconds=time.perf_counter() - started, loss=[round(p["loss"], 5) for p in m["loss_curve"]], **{k: m.get(k) for k in
+                ("tokens_per_second", "peak_allocated_gib", "peak_reserved_gib", "compiled", "pack_tokens", "train_tokens", "validation_loss")})
+
+def curve_difference(
+    curve: list[float],      # loss of every step
+    plain: list[float],      # the same in the plain mode
+) -> tuple[float, float]:    # mean difference, and its standard error over the steps
+    "How far a mode's losses lie from the plain mode's."
+    d = [a - b for a, b in zip(curve, plain, strict=True)]
+    return statistics.fmean(d), statistics.stdev(d) / len(d) ** .5
+
+
+# %% ../nbs/06a_bench.ipynb #c0a1b204
+def plot_curves(rows: list[dict]):      # of `mode_curve`
+    "Losses of the modes by step, and their difference from the plain mode's."
+    from matplotlib.figure import Figure
+    from gemma_peft.core import LABELS
+    arms = list(dict.fromkeys(r["arm"] for r in rows))
+    fig = Figure(figsize=(9, 4), layout="constrained", facecolor="white")
+    axes = fig.subplots(2, len(arms), sharex=True, squeeze=False, height_ratios=(2, 1))
+    for (top, bottom), arm in zip(axes.T, arms):
+        found = {r["mode"]: r["loss"] for r in rows if r["arm"] == arm}
+        for (mode, loss), colour, style in zip(found.items(), ("#222222", "#D55E00", "#0072B2"), ("-", "--", ":")):
+            x = range(1, len(loss) + 1)
+            top.plot(x, loss, style, color=colour, lw=1.3, label=mode)
+            if mode != "plain": bottom.plot(x, [a - b for a, b in zip(loss, found["plain"])], style, color=colour, lw=1.1)
+        bottom.axhline(0, color="#222222", lw=.8); bottom.set_xlabel("optimiser step"); top.set_title(LABELS[arm], loc="left", fontsize=11); top.legend(frameon=False, fontsize=9)
+        for ax in (top, bottom): ax.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("loss (nats a token)"); axes[1][0].set_ylabel("minus plain")
+    return fig
+

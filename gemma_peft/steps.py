@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PLAIN_STORAGE', 'MODES', 'WORKSPACES', 'MOST_RECORDINGS', 'Mode', 'hash32', 'noise_keys', 'KeyedDropout',
            'keyed_dropouts', 'HostBuffers', 'Recomputed', 'recomputed', 'can_compile', 'ready_to_train',
-           'out_of_memory', 'say_once', 'small_workspaces', 'on_default_stream', 'step_on_default_stream', 'own_stream',
-           'PackedSteps', 'Watch']
+           'out_of_memory', 'say_once', 'small_timing_buffer', 'small_workspaces', 'on_default_stream',
+           'step_on_default_stream', 'own_stream', 'PackedSteps', 'Watch']
 
 # %% ../nbs/02b_steps.ipynb #265e1194
 import math, os, time
@@ -164,12 +164,22 @@ def say_once(text: str): print(text, flush=True)
 WORKSPACES = dict(CUBLAS_WORKSPACE_CONFIG=":4096:2:16:8", CUBLASLT_WORKSPACE_SIZE="1024")     # 8 MiB and 1 MiB
 
 @contextmanager
+def small_timing_buffer():
+    "torch.compile times its kernels beside a buffer of 1 MiB, not one as large as the GPU's cache (50 MiB on an H200)."
+    from torch._inductor.runtime.benchmarking import benchmarker
+    before = benchmarker.__dict__.get("L2_cache_size")
+    benchmarker.__dict__["L2_cache_size"] = 2**20
+    try: yield
+    finally: benchmarker.__dict__.pop("L2_cache_size") if before is None else benchmarker.__dict__.update(L2_cache_size=before)
+
+@contextmanager
 def small_workspaces():
-    "Matrix products that start within take little memory of their own."
+    "Matrix products that start within, and the timing of compiled kernels, take little memory of their own."
     if not torch.cuda.is_available(): yield; return
     before = {k: os.environ.get(k) for k in WORKSPACES}
     os.environ.update(WORKSPACES); torch._C._cuda_clearCublasWorkspaces()
-    try: yield
+    try:
+        with small_timing_buffer(): yield
     finally:
         for k, v in before.items(): os.environ.pop(k) if v is None else os.environ.update({k: v})
         torch._C._cuda_clearCublasWorkspaces()

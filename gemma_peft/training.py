@@ -325,7 +325,7 @@ def choose_mode(
         if embeddings and asked != "plain": raise GemmaPeftError(f"training.mode = {asked!r} keeps the output head frozen, but galore.train_embeddings = true trains it; use `--set training.mode=plain`")
         return MODES[asked], "asked for"
     if embeddings: return MODES["plain"], "the output head is trained"
-    gib = torch.cuda.mem_get_info()[1] / 2**30 if torch.cuda.is_available() else None
+    gib = torch.cuda.mem_get_info()[1] / 2**30 * torch.cuda.get_per_process_memory_fraction() if torch.cuda.is_available() else None
     name, why = memory.choose_mode(run.config, arm, compute_settings(run)["dtype"], gib, compiled)
     return MODES[name], why
 
