@@ -8,7 +8,7 @@ __all__ = ['QUICK', 'MAX_LENGTH', 'REFRESH_EVERY', 'FAST', 'FRUGAL', 'T4', 'CASE
            'train_ours', 'trl_model', 'train_trl', 'machine', 'read_rows', 'add_row', 'bench_prompts', 'plain_generate',
            'measure_generation', 'measure_startup', 'stage_seconds', 'bench_training', 'measure_case',
            'in_fresh_process', 'run_bench', 'result_line', 'plot_training', 'verdict', 'mode_curve', 'curve_difference',
-           'plot_curves']
+           'bench_of_run', 'plot_curves']
 
 # %% ../nbs/06a_bench.ipynb #d942fde0
 import gc, json, math, os, random, statistics, subprocess, sys, tempfile, time, traceback
@@ -349,6 +349,19 @@ def curve_difference(
     "How far a mode's losses lie from the plain mode's."
     d = [a - b for a, b in zip(curve, plain, strict=True)]
     return statistics.fmean(d), statistics.stdev(d) / len(d) ** .5
+
+
+# %% ../nbs/06a_bench.ipynb #c0a1b207
+def bench_of_run(
+    run: Run,
+    out: Path,                 # folder of the results
+    curves: bool = True,       # train on its first rows in every mode
+    steps: int = 60,           # optimiser steps of a curve
+):
+    "Write the seconds of a run's stages to training.json, and the curves of its modes to mode_curves.json."
+    for case, figures in stage_seconds(run).items(): print(result_line(add_row(out / "training.json", case, figures)), flush=True)
+    for arm, mode in [(a, m) for a in ("qlora", "galore") for m in ("plain", "fast", "frugal")] if curves else []:
+        print(result_line(add_row(out / "mode_curves.json", f"{arm}_{mode}", mode_curve(run, arm, mode, steps))), flush=True)
 
 
 # %% ../nbs/06a_bench.ipynb #c0a1b204

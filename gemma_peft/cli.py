@@ -676,6 +676,7 @@ def bench_command(
     cases: Annotated[str, typer.Option(help="Names with commas between them; empty means all.")] = "",
     out: Annotated[str, typer.Option(help="Folder of the results; `benchmarks` of the checkout where a GPU is measured, otherwise nothing is written.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="A small model: shows that everything runs, measures nothing of interest.")] = False,
+    run: Annotated[str, typer.Option(help="A run: write how long its stages took, and on a GPU the loss curves of every mode on its training rows, instead of the cases.")] = "",
 ):
     """Measure both modes beside plain TRL on this GPU, training and generation.
 
@@ -683,9 +684,13 @@ def bench_command(
     Examples:
       gemma-peft bench
       gemma-peft bench --cases qlora_fast,trl_qlora_fastest
+      gemma-peft bench --run runs/gemma-270m
     """
-    from gemma_peft.bench import run_bench
+    from gemma_peft.bench import bench_of_run, run_bench
     gpu = bool(hardware()["gpus"])
+    if run:
+        folder = Path(out) if out else (repository_root() or Path.cwd()) / "benchmarks"
+        bench_of_run(find_run(run), folder, curves=gpu); typer.echo(f"Written to {from_here(folder)}"); return
     if not gpu: typer.echo("No GPU here: a small model shows that everything runs; its figures say nothing about training.")
     folder = Path(out) if out else (repository_root() or Path.cwd()) / "benchmarks" if gpu and not quick else None
     rows = run_bench([c.strip() for c in cases.split(",") if c.strip()] or None, folder, quick or not gpu)
