@@ -164,9 +164,9 @@ def group_figures(answers: Answers) -> dict:
     "`figures` overall, by_source, by_turns and by_reference_words."
     return dict(overall=figures(answers)) | {kind: {name: figures(answers, mask) for name, mask in masks.items()} for kind, masks in groups(answers).items()}
 
-# %% ../nbs/05c_metrics.ipynb #ff10e556
+# %% ../nbs/05c_metrics.ipynb #15f6438f
 DEFINITIONS = dict(
-    sacrebleu="sacrebleu, 13a, pooled (ours)", unsmoothed="no smoothing; `evaluate`'s bleu", lowercase="lower case", spaces="split at spaces", characters="characters for words",
+    sacrebleu="sacrebleu, 13a, pooled (ours)", unsmoothed="no smoothing (evaluate's bleu)", lowercase="lower case", spaces="split at spaces", characters="characters for words",
     sentences="mean over answers, sacrebleu", nltk_smoothed="mean over answers, nltk, method 1", nltk="mean over answers, nltk, no smoothing")      # key -> what is different
 
 def other_definitions(
