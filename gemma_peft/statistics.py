@@ -58,15 +58,16 @@ def _check_same(name, a, other, b):
     for i, (p, q) in enumerate(zip(a.prompts, b.prompts)):
         if p != q: raise GemmaPeftError(f"row {i} of {name} answers prompt {p[0]!r} ({p[1][:40]!r}) and of {other} {q[0]!r} ({q[1][:40]!r}); both must answer the same prompts in one order. Compare models of one test set, sorted by prompt_id")
 
-# %% ../nbs/05d_statistics.ipynb #a528a709
+# %% ../nbs/05d_statistics.ipynb #ae8e1f05
 def seed_weights(
     seeds: int,              # training seeds
     resamples: int = 1000,
     seed: int = 0,
-) -> np.ndarray:             # share of each seed in a resample, (resamples, seeds)
-    "How often each training seed is drawn, over their number."
+) -> np.ndarray:             # of each seed in a resample, (resamples, seeds); they add up to 1, and some may be below 0
+    "Drawn with replacement, then spread by (s / (s - 1)) ** .5 so that the variance between s seeds is unbiased (Rao and Wu 1988). One seed has all the weight."
     drawn = np.random.default_rng([seed, 1]).integers(seeds, size=(resamples, seeds))          # a stream apart from that of the prompts
-    return (drawn[:, :, None] == np.arange(seeds)).mean(1)
+    share = (drawn[:, :, None] == np.arange(seeds)).mean(1)
+    return 1 / seeds + (share - 1 / seeds) * (seeds / max(1, seeds - 1)) ** .5
 
 def resampled(
     seeds: list[Answers],    # one model, a list over seeds
