@@ -46,7 +46,7 @@ def has_foreign_letters(text: str) -> bool:
     "Whether `text` has letters outside a to z, which ROUGE's tokeniser drops. Typographic quotes and dashes do not count."
     return any(c.isalpha() and not c.isascii() for c in text)
 
-# %% ../nbs/05c_metrics.ipynb #555fb42c
+# %% ../nbs/05c_metrics.ipynb #e96956c2
 def _common(a: list, b: list) -> int:
     "Length of the longest common subsequence, a row of the table as the bits of an integer (Hyyrö 2004); a 0 is a step up."
     places, row = {}, (1 << len(a)) - 1
@@ -56,6 +56,7 @@ def _common(a: list, b: list) -> int:
         row = (row + met) | (row - met)
     return len(a) - (row & ((1 << len(a)) - 1)).bit_count()
 
+# %% ../nbs/05c_metrics.ipynb #b145e408
 def rouge_l_each(
     predictions: list[str],  # the answers, as plain text
     references: list[str],   # one reference an answer
@@ -72,7 +73,8 @@ def rouge_l_each(
     return found
 
 def _check_pairs(predictions, references):
-    if not predictions or len(predictions) != len(references): raise GemmaPeftError(f"{len(predictions)} answers and {len(references)} references; there must be one reference an answer, and at least one. Pass lists of the same rows")
+    if not predictions or len(predictions) != len(references):
+        raise GemmaPeftError(f"{len(predictions)} answers and {len(references)} references; there must be one reference an answer, and at least one. Pass lists of the same rows")
 
 # %% ../nbs/05c_metrics.ipynb #a544c309
 def _ngrams(
@@ -102,17 +104,19 @@ class Answers:
         "A column of the table, (n,)."
         return self.table[:, COLUMNS.index(name)]
 
-# %% ../nbs/05c_metrics.ipynb #5c5222cc
+# %% ../nbs/05c_metrics.ipynb #df678b67
 def _check_rows(rows, losses):
     "Raises GemmaPeftError where `rows` cannot be measured."
     if not rows: raise GemmaPeftError("there are no answers to measure; at least one is needed. Ask for test records, as in `--set data.alpaca.test=100`")
     for i, r in enumerate(rows):
         for key in ("prediction", "reference"):
-            if not isinstance(r.get(key), str): raise GemmaPeftError(f"answer {i} has {key} = {r.get(key)!r}, where a text belongs (an empty one is accepted). `gemma-peft run --stages eval --force` answers again")
+            if not isinstance(r.get(key), str):
+                raise GemmaPeftError(f"answer {i} has {key} = {r.get(key)!r}, where a text belongs (an empty one is accepted). `gemma-peft run --stages eval --force` answers again")
     if losses is None: return
     if len(losses) != len(rows): raise GemmaPeftError(f"{len(rows)} answers and {len(losses)} losses; there must be one (sum, tokens) an answer, or losses=None")
     for i, pair in enumerate(losses):
-        if not np.isfinite(pair).all(): raise GemmaPeftError(f"the loss of answer {i} is {tuple(pair)}, where two finite numbers belong (sum in nats, tokens); train again with a lower learning rate, as in `--set qlora.learning_rate=1e-4`")
+        if not np.isfinite(pair).all():
+            raise GemmaPeftError(f"the loss of answer {i} is {tuple(pair)}, where two finite numbers belong (sum in nats, tokens); train again with a lower learning rate, as in `--set qlora.learning_rate=1e-4`")
 
 # %% ../nbs/05c_metrics.ipynb #97938997
 def answer_statistics(

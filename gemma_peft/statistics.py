@@ -33,11 +33,12 @@ def resample_counts(
         counts[:, rows] = np.bincount(drawn.ravel(), minlength=resamples * len(rows)).reshape(resamples, len(rows))
     return counts
 
-# %% ../nbs/05d_statistics.ipynb #ba7c6d4d
+# %% ../nbs/05d_statistics.ipynb #be9531eb
 def _listed(models: dict) -> dict:
     "Every model as a list over its seeds."
     return {name: [a] if isinstance(a, Answers) else list(a) for name, a in models.items()}
 
+# %% ../nbs/05d_statistics.ipynb #b89b1225
 def _check_models(
     models: dict,     # name -> list over seeds
     metrics: tuple,
@@ -51,14 +52,16 @@ def _check_models(
         for k, a in enumerate(found): _check_same(f"{first}, seed 0,", seeds[0], f"{name}, seed {k},", a)
         for metric in metrics:
             for k, a in enumerate(found):
-                if not np.isfinite(value := measure(metric, a.table.sum(0))): raise GemmaPeftError(f"{metric} of {name}, seed {k}, is {value}; a finite number is needed. Leave {metric} out of metrics, or measure the answers with what it needs, such as losses")
+                if not np.isfinite(value := measure(metric, a.table.sum(0))):
+                    raise GemmaPeftError(f"{metric} of {name}, seed {k}, is {value}; a finite number is needed. Leave {metric} out of metrics, or measure the answers with what it needs, such as losses")
 
 def _check_same(name, a, other, b):
     if len(a) != len(b): raise GemmaPeftError(f"{name} has {len(a)} answers and {other} {len(b)}; compared models answer the same prompts. `gemma-peft run --stages eval --force` answers them again")
     for i, (p, q) in enumerate(zip(a.prompts, b.prompts)):
-        if p != q: raise GemmaPeftError(f"row {i} of {name} answers prompt {p[0]!r} ({p[1][:40]!r}) and of {other} {q[0]!r} ({q[1][:40]!r}); both must answer the same prompts in one order. Compare models of one test set, sorted by prompt_id")
+        if p != q:
+            raise GemmaPeftError(f"row {i} of {name} answers prompt {p[0]!r} ({p[1][:40]!r}) and of {other} {q[0]!r} ({q[1][:40]!r}); both must answer the same prompts in one order. Compare models of one test set, sorted by prompt_id")
 
-# %% ../nbs/05d_statistics.ipynb #ae8e1f05
+# %% ../nbs/05d_statistics.ipynb #bbbe6d0b
 def seed_weights(
     seeds: int,              # training seeds
     resamples: int = 1000,
@@ -79,6 +82,7 @@ def resampled(
     sums = [counts @ a.table for a in seeds]
     return {m: (np.stack([measure(m, s) for s in sums], 1) * weights).sum(1) for m in metrics}
 
+# %% ../nbs/05d_statistics.ipynb #02f86549
 def observed(
     seeds: list[Answers],
     metric: str,
@@ -231,7 +235,7 @@ def compare(
     corrected = holm({i: r["p_randomisation"] for i, r in enumerate(rows)})
     return [r | dict(p_holm=corrected[i], significant=bool(corrected[i] < .05 and (r["ci95_low"] > 0 or r["ci95_high"] < 0))) for i, r in enumerate(rows)]
 
-# %% ../nbs/05d_statistics.ipynb #6be0a4bc
+# %% ../nbs/05d_statistics.ipynb #0e41fe41
 def _check_pairs(models: dict, pairs, metrics: int, resamples: int) -> list[tuple]:
     "The pairs to compare. Raises GemmaPeftError where there is none, a name is unknown, or the correction would leave nothing to find."
     if len(models) < 2: raise GemmaPeftError(f"{len(models)} models ({', '.join(models) or 'none'}) cannot be compared; at least 2 are needed. Evaluate another")
@@ -241,7 +245,8 @@ def _check_pairs(models: dict, pairs, metrics: int, resamples: int) -> list[tupl
             if name not in models: raise GemmaPeftError(f"{name!r} in pairs is none of the models {', '.join(models)}; name two of these, or pass pairs=None for all")
     tests = len(pairs) * metrics
     if not tests: raise GemmaPeftError("0 comparisons were asked for; at least one pair and one metric are needed. pairs=None takes every pair")
-    if tests * _share(0, resamples) >= .05: raise GemmaPeftError(f"resamples is {resamples}; {tests} comparisons need at least {20 * tests}, or none could be significant after correction. Pass resamples={20 * tests} or more")
+    if tests * _share(0, resamples) >= .05:
+        raise GemmaPeftError(f"resamples is {resamples}; {tests} comparisons need at least {20 * tests}, or none could be significant after correction. Pass resamples={20 * tests} or more")
     return pairs
 
 # %% ../nbs/05d_statistics.ipynb #8c8f6912
