@@ -6,13 +6,13 @@
 __all__ = ['COMPARED', 'resample_counts', 'seed_weights', 'resampled', 'observed', 'bootstrap_interval', 'detectable',
            'paired_bootstrap', 'swapped', 'randomisation_test', 'holm', 'intervals', 'compare', 'plot_differences']
 
-# %% ../nbs/05d_statistics.ipynb #f048a9ee
+# %% ../nbs/05d_statistics.ipynb #29e78642
 from itertools import combinations
 
 import numpy as np
 
 from .core import COLOURS, LABELS, GemmaPeftError
-from .metrics import Answers, measure
+from .metrics import Answers, add_up, measure
 
 # %% ../nbs/05d_statistics.ipynb #b71ce16f
 def resample_counts(
@@ -61,7 +61,7 @@ def _check_same(name, a, other, b):
         if p != q:
             raise GemmaPeftError(f"row {i} of {name} answers prompt {p[0]!r} ({p[1][:40]!r}) and of {other} {q[0]!r} ({q[1][:40]!r}); both must answer the same prompts in one order. Compare models of one test set, sorted by prompt_id")
 
-# %% ../nbs/05d_statistics.ipynb #bbbe6d0b
+# %% ../nbs/05d_statistics.ipynb #0750b76f
 def seed_weights(
     seeds: int,              # training seeds
     resamples: int = 1000,
@@ -79,7 +79,7 @@ def resampled(
     weights: np.ndarray,     # of seeds, (resamples, seeds)
 ) -> dict:                   # metric -> its mean over the drawn seeds, (resamples,)
     "Figures of all resamples at once."
-    sums = [counts @ a.table for a in seeds]
+    sums = [add_up(counts, a.table, metrics) for a in seeds]
     return {m: (np.stack([measure(m, s) for s in sums], 1) * weights).sum(1) for m in metrics}
 
 # %% ../nbs/05d_statistics.ipynb #02f86549
@@ -145,7 +145,7 @@ def paired_bootstrap(
     values = [resampled(m, (metric,), counts, weights)[metric] for m in models.values()]
     return _difference(observed(models["a"], metric) - observed(models["b"], metric), values[0] - values[1])
 
-# %% ../nbs/05d_statistics.ipynb #0ddc4fe7
+# %% ../nbs/05d_statistics.ipynb #4618df2e
 def swapped(
     a: list[Answers],     # over seeds
     b: list[Answers],
@@ -155,7 +155,7 @@ def swapped(
     "Differences after swapping answers: sums_a + coins @ (rows_b - rows_a)."
     found = {m: 0. for m in metrics}
     for x, y in zip(a, b):
-        moved = coins @ (y.table - x.table)
+        moved = add_up(coins, y.table - x.table, metrics)
         for m in metrics: found[m] = found[m] + (measure(m, x.table.sum(0) + moved) - measure(m, y.table.sum(0) - moved)) / len(a)
     return found
 
