@@ -101,6 +101,13 @@ class Answers:
 
     def __len__(self): return len(self.table)
 
+    def take(self, index) -> "Answers":     # rows, by number or as a mask
+        "Some of the answers."
+        picked = np.arange(len(self))[np.asarray(index)]
+        place = np.full(len(self), -1); place[picked] = np.arange(len(picked))
+        kept = {n: (ids[place[rows] >= 0], place[rows][place[rows] >= 0]) for n, (ids, rows) in self.ngrams.items()}
+        return Answers(self.table[picked], kept, [self.prompts[k] for k in picked], self.source[picked], self.turns[picked])
+
     def column(self, name: str) -> np.ndarray:
         "A column of the table, (n,)."
         return self.table[:, COLUMNS.index(name)]
