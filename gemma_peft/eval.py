@@ -11,10 +11,11 @@ __all__ = ['RESAMPLES', 'STOP_TOKENS', 'DECODERS', 'ARMS', 'DEFINITIONS', 'MODEL
 
 # %% ../nbs/06_eval.ipynb #affc9a91
 import json, math, re, shutil, time
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
-from .core import COLOURS, LABELS, SOURCES, GemmaPeftError, MemoryMeter, Run, fingerprint, hardware, package_versions, stage, writing
+from .core import COLOURS, LABELS, LADDER, SOURCES, GemmaPeftError, MemoryMeter, Run, fingerprint, hardware, package_versions, stage, writing
 from .data import load_tokenizer
 from .metrics import answer_statistics, group_figures, rouge_l_each
 from .statistics import intervals
@@ -266,14 +267,14 @@ ARMS = ("qlora", "galore")
 def results_file(name: str) -> str:
     "Where the evaluation results of a model lie in the run folder."
     if name == "base": return "results/metrics/base_model_results.json"
-    return f"results/metrics/{name if name in ARMS else 'hybrid_' + name}_evaluation_results.json"
+    return f"results/metrics/{name if name in (*ARMS, *LADDER) else 'hybrid_' + name}_evaluation_results.json"
 
 def model_files(run: Run, name: str) -> dict:
     "Content of the files that make up a model: the base and, but for the base, what was trained or mixed from it."
     base = Path(run.model_dir())
     if base.is_dir(): files = fingerprint(base, sorted(p.name for p in base.glob("*") if p.is_file()))
     else: files = {run.config.model.id: dict(hash=run.config.model.revision)}
-    parts = () if name == "base" else (name,) if name in ARMS else (*ARMS, f"hybrid/{name}")
+    parts = () if name == "base" else (name,) if name in ARMS else (*ARMS, name if name in LADDER else f"hybrid/{name}")
     return files | fingerprint(run.path, [f"models/{part}/final/" for part in parts])
 
 # %% ../nbs/06_eval.ipynb #cd373283
@@ -285,6 +286,7 @@ def parts_folder(
     "Where the finished batches of this very evaluation lie."
     e, m = run.config.eval, run.config.model
     settings = [e.max_new_tokens, e.batch_size, e.decoder, m.dtype, m.attn_implementation]
+    if name in LADDER: settings.append(asdict(run.config.qlora))                  # how the base was quantised, where no training says it
     files = {k: (v or {}).get("hash") for k, v in model_files(run, name).items()}
     key = sha256(json.dumps([files, rows, settings], sort_keys=True).encode()).hexdigest()[:16]
     folder = run.file(f"results/predictions/.parts/{name}-{key}")
