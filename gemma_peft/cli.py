@@ -10,7 +10,7 @@ __all__ = ['T4_GIB', 'app', 'Profile', 'Overrides', 'Named', 'parse_value', 'par
            'run_pipeline', 'aligned', 'read_table', 'summary', 'stage_row', 'find_run', 'finding', 'check_machine',
            'needs', 'memory_verdict', 'check_memory', 'gpu_gib', 'check_packages', 'check_disk', 'ask_hub', 'hub_names',
            'check_hub', 'hub_answer', 'top', 'run_command', 'status_command', 'compare_command', 'doctor_command',
-           'settings_command', 'site_command', 'bench_command', 'export_command', 'main']
+           'settings_command', 'site_command', 'bench_command', 'export_command', 'score_command', 'main']
 
 # %% ../nbs/09_cli.ipynb #ce39001e
 import csv, importlib, json, os, pkgutil, re, shlex, shutil, signal, socket, sys, threading, time, tomllib, typing, urllib.error, urllib.request
@@ -708,6 +708,20 @@ def export_command(name: Named = "", rank: Annotated[int, typer.Option(help="Ran
     from gemma_peft.galore import export_lora
     run = find_run(name); report = export_lora(run, rank)
     typer.echo(f"{from_here(run.path / 'models/galore/lora')}: a LoRA adapter of rank {rank}; {report['relative_error']:.1%} of the update's norm is left behind")
+
+@app.command("score")
+def score_command(name: Named = ""):
+    """Compute every figure, interval and test again from a run's saved answers; no model, no GPU.
+
+    \b
+    Example:
+      gemma-peft score runs/tiny
+    """
+    from gemma_peft.score import make_scores, score_lines
+    run = find_run(name)
+    for line in score_lines(make_scores(run, force=True)): typer.echo(line)
+    typer.echo(f"Written to {from_here(run.path / 'results/metrics')}/scores.json and comparisons.json")
+
 
 # %% ../nbs/09_cli.ipynb #3e4b9622
 def main(arguments: list[str] | None = None):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['test_prompts', 'saved_answers', 'answer_files', 'name_of', 'mean_tree', 'overlapping', 'statistics_of',
-           'model_scores', 'read_models', 'families', 'compare_models', 'check_stored', 'read_scores', 'make_scores']
+           'model_scores', 'read_models', 'families', 'compare_models', 'check_stored', 'read_scores', 'make_scores',
+           'score_lines']
 
 # %% ../nbs/07c_score.ipynb #490e9cc0
 import math
@@ -142,3 +143,15 @@ def make_scores(run: Run) -> dict:
     run.write_json("results/metrics/scores.json", rounded(dict(resamples=RESAMPLES, seeds=seeds, overlaps=len(overlaps), noise=noise, models=found)))
     run.write_json("results/metrics/comparisons.json", dict(rows=[rounded(r) for r in compared]))
     return read_scores(run)
+
+# %% ../nbs/07c_score.ipynb #b892f29d
+def score_lines(found: dict) -> list[str]:      # found: of `read_scores`
+    "The scores in lines for a terminal: each model with its intervals, then each comparison of BLEU-4 and ROUGE-L."
+    models, interval = found["scores"]["models"], lambda g, k: f"{g[k]:.4f} ({g[k + '_ci95_low']:.4f} to {g[k + '_ci95_high']:.4f})"
+    lines = [f"{'':<24} {'BLEU-4 (95% interval)':<28} {'ROUGE-L':<28} seeds"]
+    lines += [f"{name_of(m):<24} {interval(f['overall'], 'bleu4'):<28} {interval(f['overall'], 'rouge_l'):<28} {len(f['seeds'])}" for m, f in models.items()] + [""]
+    for r in (r for r in found["comparisons"]["rows"] if r["metric"] in ("bleu4", "rouge_l")):
+        who, metric = f"{name_of(r['model'])} and {name_of(r['against'])}", dict(bleu4="BLEU-4", rouge_l="ROUGE-L")[r["metric"]]
+        said = f"differ by {r['difference']:+.4f}" if r["significant"] else f"no difference shown ({r['difference']:+.4f}; {r['mde80']:.4f} would be found)"
+        lines.append(f"{metric:<8} {who}: {said}, 95% interval {r['ci95_low']:+.4f} to {r['ci95_high']:+.4f}, corrected p {r['p_holm']:.3f}")
+    return lines
