@@ -10,11 +10,11 @@ __all__ = ['ARMS', 'METRICS', 'SCORES', 'COMPARISONS', 'CONTROLS', 'MARKERS', 'C
            'test_set', 'compare_runs', 'answers', 'canvas', 'whisker', 'mark', 'plot_scores', 'plot_pairs', 'pareto',
            'plot_memory', 'plot_time', 'seed_curves', 'plot_loss', 'plot_sources', 'plot_bands', 'spread',
            'plot_spread', 'plot_costs', 'plot_lengths', 'save_plots', 'turns', 'sentence_scores', 'draw',
-           'choose_prompts', 'choose_examples', 'examples_markdown', 'show_examples', 'signed', 'noise_floor', 'claim',
-           'quality_findings', 'agreement', 'control_findings', 'source_findings', 'cost_findings', 'learning_findings',
-           'mix_findings', 'seed_findings', 'noise_findings', 'overlap_findings', 'definition_findings', 'sureness',
-           'seed_caveat', 'caveats', 'findings', 'setting_lines', 'public', 'text_table', 'summary_text',
-           'check_inputs', 'make_report', 'published_scores', 'figures', 'publish']
+           'choose_prompts', 'choose_examples', 'examples_markdown', 'show_examples', 'quality_findings', 'agreement',
+           'control_findings', 'source_findings', 'cost_findings', 'learning_findings', 'mix_findings', 'seed_findings',
+           'noise_findings', 'overlap_findings', 'definition_findings', 'sureness', 'seed_caveat', 'caveats',
+           'findings', 'setting_lines', 'public', 'text_table', 'summary_text', 'check_inputs', 'make_report',
+           'published_scores', 'figures', 'publish']
 
 # %% ../nbs/08_report.ipynb #91aaee22
 import csv, hashlib, html, io, json, math, random, re, shutil
@@ -508,7 +508,7 @@ def plot_bands(run: Run):
             xs, ys = [i + .07 * (k - (len(found) - 1) / 2) for i in range(len(there))], [groups[b][metric] for b in there]
             ax.plot(xs, ys, color=colour(m), linewidth=1, alpha=.5, linestyle=LINES.get(m, "-")); mark(ax, m, xs, ys, 7, label=label(m), linestyle="none")
         ax.set_xticks(range(len(there)), [f"{b}\n{int(found['base'][b]['n'])} prompts" for b in there]); ax.grid(axis="x", visible=False)
-        ax.set_xlim(-.5, len(there) - .5); ax.set_ylim(bottom=0); ax.set_xlabel(title, color=GREY); ax.set_ylabel(name + " (0 to 1)", color=GREY)
+        ax.set_xlim(-.5, len(there) - .5); ax.set_ylim(0, 1.15 * max(groups[b][metric] for groups in found.values() for b in there) or 1); ax.set_xlabel(title, color=GREY); ax.set_ylabel(name + " (0 to 1)", color=GREY)
     _legend(fig, axes[0])
     return fig
 
@@ -679,13 +679,15 @@ def _spoken(model: str) -> str: return "the base model" if model == "base" else 
 def claim(
     row: dict,          # of `compared`
     noise: float = 0.,  # of `noise_floor`
+    seed: int | None = None,  # named where the comparison is of this training seed alone
 ) -> str:
     "What a comparison shows, or that it shows nothing."
     d, low, high, name = row["difference"], row["ci95_low"], row["ci95_high"], (METRICS | dict(chrf="chrF"))[row["metric"]]
+    if seed is not None: name += f" (seed {seed})"
     a, b = (_spoken(row[k]) for k in ("model", "against"))
     p = "below 0.001" if row["p_holm"] < .001 else f"{row['p_holm']:.3f}"
     floor = f" It is below the noise floor of {noise:.4f}." if abs(d) < noise else ""
-    if not row["significant"]: return f"No difference shown between {a} and {b} in {name}: {signed(d, 4)} ({signed(low)} to {signed(high)}); with these prompts a difference of {row['mde80']:.3f} would be found.{floor}"
+    if not row["significant"]: return f"No difference shown between {a} and {b} in {name}: {signed(d, 4)} ({signed(low)} to {signed(high)}{f"; Holm-corrected p {p}" if low > 0 or high < 0 else ""}); with these prompts a difference of {row['mde80']:.3f} would be found.{floor}"
     if d < 0: low, high = -high, -low
     return f"{a[0].upper() + a[1:]}'s {name} is {'higher' if d > 0 else 'lower'} than {b}'s by {abs(d):.4f} (95% interval {low:.3f} to {high:.3f}, Holm-corrected p {p}).{floor}".replace(" -", " −")
 
@@ -694,15 +696,18 @@ def _claims(run: Run, model: str, against: str, metrics=tuple(METRICS)) -> list[
     "The claims about a pair; what was not compared is named."
     rows = {m: versus(run, model, against, m) for m in metrics}
     if None in rows.values(): return [f"{label(model)} and {_spoken(against)} were not compared with each other."]
-    return [claim(r, noise_floor(run, m)) for m, r in rows.items()]
+    seeds = scored(run)["seeds"]
+    alone = lambda r: seeds[0] if len(seeds) > 1 and r["seeds"] == 1 else None
+    return [claim(r, noise_floor(run, m), alone(r)) for m, r in rows.items()]
 
 def quality_findings(
     run: Run,
 ) -> dict[str, list[str]]:   # heading -> sentences
     "What is shown of every pair of models."
     tuned = models(run)[1:]
+    pairs = [(a, b) if b in ARMS and a in ARMS else (b, a) for a, b in combinations(tuned, 2)]
     return {"Against the base model": [c for m in tuned for c in _claims(run, m, "base")],
-            "Against each other": [c for b, a in combinations(tuned[::-1], 2) for c in _claims(run, a, b)] + agreement(run)}
+            "Against each other": [c for a, b in pairs for c in _claims(run, a, b)] + agreement(run)}
 
 def agreement(run: Run) -> list[str]:
     "Pairs where a metric shows the opposite of another, and what chrF says."
