@@ -10,11 +10,11 @@ __all__ = ['ARMS', 'METRICS', 'SCORES', 'COMPARISONS', 'CONTROLS', 'MARKERS', 'C
            'test_set', 'compare_runs', 'answers', 'canvas', 'whisker', 'mark', 'plot_scores', 'plot_pairs', 'pareto',
            'plot_memory', 'plot_time', 'seed_curves', 'plot_loss', 'plot_sources', 'plot_bands', 'spread',
            'plot_spread', 'plot_costs', 'plot_lengths', 'save_plots', 'turns', 'sentence_scores', 'draw',
-           'choose_prompts', 'choose_examples', 'examples_markdown', 'show_examples', 'quality_findings', 'agreement',
-           'control_findings', 'source_findings', 'cost_findings', 'learning_findings', 'mix_findings', 'seed_findings',
-           'noise_findings', 'overlap_findings', 'definition_findings', 'sureness', 'seed_caveat', 'caveats',
-           'findings', 'setting_lines', 'public', 'text_table', 'summary_text', 'check_inputs', 'make_report',
-           'published_scores', 'figures', 'publish']
+           'choose_prompts', 'choose_examples', 'examples_markdown', 'show_examples', 'signed', 'noise_floor', 'claim',
+           'quality_findings', 'agreement', 'control_findings', 'source_findings', 'cost_findings', 'learning_findings',
+           'mix_findings', 'seed_findings', 'noise_findings', 'overlap_findings', 'definition_findings', 'sureness',
+           'seed_caveat', 'caveats', 'findings', 'setting_lines', 'public', 'text_table', 'summary_text',
+           'check_inputs', 'make_report', 'published_scores', 'figures', 'publish']
 
 # %% ../nbs/08_report.ipynb #91aaee22
 import csv, hashlib, html, io, json, math, random, re, shutil
@@ -687,7 +687,8 @@ def claim(
     a, b = (_spoken(row[k]) for k in ("model", "against"))
     p = "below 0.001" if row["p_holm"] < .001 else f"{row['p_holm']:.3f}"
     floor = f" It is below the noise floor of {noise:.4f}." if abs(d) < noise else ""
-    if not row["significant"]: return f"No difference shown between {a} and {b} in {name}: {signed(d, 4)} ({signed(low)} to {signed(high)}{f"; Holm-corrected p {p}" if low > 0 or high < 0 else ""}); with these prompts a difference of {row['mde80']:.3f} would be found.{floor}"
+    but = f"; Holm-corrected p {p}" if low > 0 or high < 0 else ""           # the interval alone would say more than all tests together do
+    if not row["significant"]: return f"No difference shown between {a} and {b} in {name}: {signed(d, 4)} ({signed(low)} to {signed(high)}{but}); with these prompts a difference of {row['mde80']:.3f} would be found.{floor}"
     if d < 0: low, high = -high, -low
     return f"{a[0].upper() + a[1:]}'s {name} is {'higher' if d > 0 else 'lower'} than {b}'s by {abs(d):.4f} (95% interval {low:.3f} to {high:.3f}, Holm-corrected p {p}).{floor}".replace(" -", " −")
 
