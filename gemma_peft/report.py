@@ -79,6 +79,7 @@ def scored(
     "What the stage `score` found. Raises a `GemmaPeftError` where it did not run."
     return _read(run, SCORES, "score")
 
+# %% ../nbs/08_report.ipynb #8fda3524
 def models(
     run: Run,
 ) -> list[str]:   # base, both arms, then the mixes that have been scored
@@ -269,6 +270,7 @@ def test_set(
     rows = sorted((r["prompt"], r["reference"]) for r in _predictions(run, "base"))
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:8]
 
+# %% ../nbs/08_report.ipynb #3a6f5a89
 def compare_runs(
     paths,          # run folders
 ) -> list[dict]:    # run, the keys of COLUMNS, test_set
@@ -376,7 +378,7 @@ def pareto(
     return front
 
 # %% ../nbs/08_report.ipynb #486a041a
-CONTROL_MARKERS = "<>*pXhHd"
+CONTROL_MARKERS = "<>*Xp+x1|_"
 
 def _front(ax, points: list[tuple]):
     "The Pareto front as steps, out to the right edge."
@@ -390,9 +392,11 @@ def _cost_panel(ax, run: Run, metric: str, xs: dict):
     _limits(ax, [0, *xs.values()], [base, *(v for s in found.values() for v in (s[metric], *interval(s, metric)))])
     ax.axhline(base, color=colour("base"), linewidth=1.2, linestyle=(0, (3, 3)), label="Base model")
     _front(ax, [(xs[m], found[m][metric]) for m in xs])
-    for m in named: whisker(ax, found[m], metric, xs[m], upright=True, ecolor=colour(m), capsize=0, zorder=2); mark(ax, m, xs[m], found[m][metric], 8)
-    for m, shape in zip(small, CONTROL_MARKERS * 2): ax.plot(xs[m], found[m][metric], shape, markersize=6, color="#777777", label=label(m), linestyle="none", gid=m)
-    _name_points(ax, [label(m) for m in named], [xs[m] for m in named], [found[m][metric] for m in named], [colour(m) for m in named])
+    for m in named:
+        whisker(ax, found[m], metric, xs[m], upright=True, ecolor=colour(m), capsize=0, zorder=2)
+        mark(ax, m, xs[m], found[m][metric], 8, label=label(m) if small else None, linestyle="none")
+    for m, shape in zip(small, CONTROL_MARKERS): ax.plot(xs[m], found[m][metric], shape, markersize=6, color="#777777", label=label(m), linestyle="none", gid=m)
+    if not small: _name_points(ax, [label(m) for m in named], [xs[m] for m in named], [found[m][metric] for m in named], [colour(m) for m in named])
 
 # %% ../nbs/08_report.ipynb #43e5136a
 def _plot_cost(run: Run, key: str, axis: str, title: str):
@@ -427,6 +431,7 @@ def _spread(values: list[float], gap: float, high: float) -> list[float]:
     shift = sum(m - v for m, v in zip(moved, values)) / len(values)
     return [m - max(shift, moved[-1] - high) for m in moved] if shift else moved
 
+# %% ../nbs/08_report.ipynb #586ab838
 def _name_points(ax, names: list[str], xs: list[float], ys: list[float], colours: list[str]):
     "Names to the right of their points; where points crowd, the names stand in a column with a line to each."
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
@@ -456,6 +461,7 @@ def seed_curves(
     found = [arm_metrics(run, arm), *(run.read_json(p.relative_to(run.path).as_posix()) for p in more)]
     return [m.get("loss_curve") or [] for m in found]
 
+# %% ../nbs/08_report.ipynb #a9646c61
 def plot_loss(run: Run):
     "Training loss of both arms and all seeds, against tokens and against seconds."
     fig, axes = canvas(2, height=3.2, title="Training loss (nats a token)")
@@ -476,6 +482,7 @@ def _legend(fig, ax):
     found = dict(zip(*ax.get_legend_handles_labels()[::-1]))
     fig.legend(found.values(), found.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
 
+# %% ../nbs/08_report.ipynb #51930f49
 def plot_sources(run: Run):
     "BLEU-4 and ROUGE-L of every model, source by source."
     names = models(run)
@@ -613,6 +620,7 @@ def choose_prompts(
         chosen += [(kind, k) for k in left[:n]]
     return chosen
 
+# %% ../nbs/08_report.ipynb #f658f46f
 def choose_examples(
     run: Run,
 ) -> list[dict]:   # kind, prompt_id, source, prompt, reference, answers: model -> text, rouge_l, new_tokens, stopped
@@ -676,6 +684,7 @@ def noise_floor(
 
 def _spoken(model: str) -> str: return "the base model" if model == "base" else label(model)
 
+# %% ../nbs/08_report.ipynb #f2618aa6
 def claim(
     row: dict,          # of `compared`
     noise: float = 0.,  # of `noise_floor`
@@ -687,10 +696,12 @@ def claim(
     a, b = (_spoken(row[k]) for k in ("model", "against"))
     p = "below 0.001" if row["p_holm"] < .001 else f"{row['p_holm']:.3f}"
     floor = f" It is below the noise floor of {noise:.4f}." if abs(d) < noise else ""
-    but = f"; Holm-corrected p {p}" if low > 0 or high < 0 else ""           # the interval alone would say more than all tests together do
-    if not row["significant"]: return f"No difference shown between {a} and {b} in {name}: {signed(d, 4)} ({signed(low)} to {signed(high)}{but}); with these prompts a difference of {row['mde80']:.3f} would be found.{floor}"
+    if not row["significant"]:
+        but = f"; Holm-corrected p {p}" if low > 0 or high < 0 else ""           # the interval alone would say more than all tests together do
+        return (f"No difference shown between {a} and {b} in {name}: {signed(d, 4)} ({signed(low)} to {signed(high)}{but}); "
+                f"with these prompts a difference of {row['mde80']:.3f} would be found.{floor}")
     if d < 0: low, high = -high, -low
-    return f"{a[0].upper() + a[1:]}'s {name} is {'higher' if d > 0 else 'lower'} than {b}'s by {abs(d):.4f} (95% interval {low:.3f} to {high:.3f}, Holm-corrected p {p}).{floor}".replace(" -", " −")
+    return f"{a[0].upper() + a[1:]}'s {name} is {'higher' if d > 0 else 'lower'} than {b}'s by {abs(d):.4f} (95% interval {low:.3f} to {high:.3f}, Holm-corrected p {p}).{floor}"
 
 # %% ../nbs/08_report.ipynb #67ed95b4
 def _claims(run: Run, model: str, against: str, metrics=tuple(METRICS)) -> list[str]:
@@ -710,6 +721,7 @@ def quality_findings(
     return {"Against the base model": [c for m in tuned for c in _claims(run, m, "base")],
             "Against each other": [c for a, b in pairs for c in _claims(run, a, b)] + agreement(run)}
 
+# %% ../nbs/08_report.ipynb #674986ce
 def agreement(run: Run) -> list[str]:
     "Pairs where a metric shows the opposite of another, and what chrF says."
     pairs = list(combinations(models(run), 2))
@@ -771,6 +783,7 @@ def _loss_and_score(run: Run, lower: str, higher: str) -> str:
     if not row or not row["significant"]: return f"{head}; no difference in BLEU-4 is shown."
     return f"{head}, and the higher BLEU-4." if row["difference"] > 0 else f"{head}, {label(higher)} the higher BLEU-4."
 
+# %% ../nbs/08_report.ipynb #ae0c0ea2
 def mix_findings(run: Run) -> list[str]:
     "What each mix reached on the validation slice, beside both arms alone."
     lines = []
@@ -797,6 +810,7 @@ def noise_findings(run: Run) -> list[str]:
     moved = " and ".join(f"{name} by {signed(noise[f'{m}_difference'], 4)}" for m, name in METRICS.items())
     return [f"Noise floor: in another batch {noise['unchanged_share']:.0%} of {noise['prompts']} answers stayed as they were; the rest moved {moved}. A smaller difference may be arithmetic."]
 
+# %% ../nbs/08_report.ipynb #b3e83d63
 def overlap_findings(run: Run) -> list[str]:
     "Scores without the test prompts that the leakage audit found near another slice's record."
     found = scored(run)
@@ -830,6 +844,7 @@ def seed_caveat(run: Run) -> str:
     rest = f" {others} have one seed, and are compared with the arms' first seed ({found['seeds'][0]})." if others else ""
     return f"{len(found['seeds'])} training seeds ({_listed([str(s) for s in found['seeds']])}) and {n} test prompts: from a few seeds, intervals and p-values are too sure.{rest}"
 
+# %% ../nbs/08_report.ipynb #4ab49c8c
 def caveats(run: Run) -> list[str]:
     "What a reader must know before believing a difference."
     arms, found = {a: arm_metrics(run, a) for a in ARMS}, {m: scores(run, m) for m in models(run)}
@@ -853,11 +868,13 @@ def findings(
     run: Run,
 ) -> dict[str, list[str]]:   # heading -> sentences
     "Everything the numbers say, by topic."
-    found = quality_findings(run) | ({"Controls": control_findings(run)} if controls(run) else {}) | {"By source": source_findings(run), "Cost": cost_findings(run),
+    found = quality_findings(run) | ({"Controls": control_findings(run)} if controls(run) else {})
+    found |= {"By source": source_findings(run), "Cost": cost_findings(run),
              "Learning": learning_findings(run), "How sure the scores are": sureness(run), "Caveats": caveats(run)}
     warned = [f"{name}: {w}" for name in STAGES if name != "report" for w in stage_state(run, name)["warnings"]]
     return found | ({"Warnings of the run": warned} if warned else {})
 
+# %% ../nbs/08_report.ipynb #1c3067ec
 def setting_lines(run: Run) -> list[str]:
     "What was run, on what, with what."
     told = run.read_json("run.json")
@@ -948,6 +965,7 @@ def figures(run: Run) -> dict:
         hardware=told_by.get("hardware"), versions=told_by.get("versions"), commit=told.get("commit"),
         **published_scores(run), training={a: _numbers(arm_metrics(run, a)) for a in ARMS}, control_costs={m: c for m in controls(run) if (c := cost(run, m))})
 
+# %% ../nbs/08_report.ipynb #bd67f614
 def publish(
     run: Run,
     folder,        # where to, such as results/tiny
