@@ -115,7 +115,7 @@ class TrainingConfig:
     logging_steps: int = setting(10, "optimiser steps between points of the loss curve", low=1)
     save_steps: int = setting(200, "optimiser steps between checkpoints", low=1)
     save_total_limit: int = setting(1, "checkpoints kept", low=1)
-    report_to: list[str] = setting([], "trackers to report to beside the run folder", choices=("tensorboard", "wandb", "mlflow", "trackio"))
+    report_to: list[str] = setting(["tensorboard"], "trackers to report to; tensorboard writes plain files into results/tracking", choices=("tensorboard", "wandb", "mlflow", "trackio"))
 
 # %% ../nbs/00_core.ipynb #4877bbe5
 @dataclass
