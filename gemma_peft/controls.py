@@ -265,23 +265,23 @@ def make_equal_time(run: Run):
     train_arm_as(run, "equal_time", arm, {"training.epochs": epochs})
     return f"{LABELS[arm]}, the slower arm, for {epochs:g} of {run.config.training.epochs:g} epochs"
 
-# %% ../nbs/07a_controls.ipynb #dd3ccf88
-def rank_within(run: Run) -> dict:   # r, predicted_peak_gib, galore_predicted_peak_gib
+# %% ../nbs/07a_controls.ipynb #a1d812d5
+def rank_within(run: Run) -> dict:   # r (None: even rank 1 needs more), predicted_peak_gib, galore_predicted_peak_gib
     "QLoRA's largest rank, a power of two, whose predicted peak is no larger than GaLore's."
     from gemma_peft.memory import ledger, matrices, model_shape
     c, dtype, modes = run.config, compute_settings(run)["dtype"], {a: choose_mode(run, a)[0] for a in ARMS}
     limit = ledger(c, "galore", modes["galore"], dtype).peak_gib
     need = lambda r: ledger(replace(c, qlora=replace(c.qlora, r=r)), "qlora", modes["qlora"], dtype).peak_gib
     most = max(min(m) for m in matrices(model_shape(c.model.id, c.tiny, c.model.revision)).values()) // 2
-    if not (fitting := [r for r in (2**k for k in range(most.bit_length())) if r <= most and need(r) <= limit]):
-        raise GemmaPeftError(f"equal_memory: QLoRA of rank 1 needs {need(1):.3f} GiB, more than GaLore's {limit:.3f}; leave the row out of controls.ladder")
-    return dict(r=fitting[-1], predicted_peak_gib=need(fitting[-1]), galore_predicted_peak_gib=limit)
+    r = max((r for r in (2**k for k in range(most.bit_length())) if r <= most and need(r) <= limit), default=None)
+    return dict(r=r, predicted_peak_gib=need(r or 1), galore_predicted_peak_gib=limit)
 
 @row("equal_memory", "QLoRA, in GaLore's memory", ("qlora",), "the largest rank that GaLore's peak leaves room for")
 def make_equal_memory(run: Run):
     found, q = rank_within(run), run.config.qlora
-    told = f"rank {found['r']}: predicted peak {found['predicted_peak_gib']:.4f} GiB, GaLore's {found['galore_predicted_peak_gib']:.4f}"
+    told = f"rank {found['r'] or 1}: predicted peak {found['predicted_peak_gib']:.4f} GiB, GaLore's {found['galore_predicted_peak_gib']:.4f}"
     print(f"equal_memory: {told}", flush=True)
+    if found["r"] is None: return f"{told}; no rank of QLoRA needs as little"
     if found["r"] == q.r: return f"{told}; the run has this rank already"
     train_arm_as(run, "equal_memory", "qlora", {"qlora.r": found["r"], "qlora.lora_alpha": max(1, round(q.lora_alpha * found["r"] / q.r))})
     return told
