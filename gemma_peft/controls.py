@@ -41,7 +41,7 @@ def mirror(
             try: os.link(ours, t)
             except OSError: shutil.copy2(ours, t)
 
-# %% ../nbs/07a_controls.ipynb #a4d21929
+# %% ../nbs/07a_controls.ipynb #f87634e1
 class ChildRun(Run):
     "A run inside another, which hears of its progress and its warnings."
     parent, name = None, ""
@@ -50,6 +50,7 @@ class ChildRun(Run):
         super().warn(f"{self.name}: {text}")
         if self.parent.active: self.parent.active[1].append(f"{self.name}: {text}")
 
+# %% ../nbs/07a_controls.ipynb #d07da656
 def child_run(
     run: Run,
     name: str,                        # its folder in the run, such as seeds/1
@@ -162,7 +163,7 @@ def row(name: str, *description):
     def add(f): ROWS[name] = Row(*description, f); return f
     return add
 
-# %% ../nbs/07a_controls.ipynb #f96a18b0
+# %% ../nbs/07a_controls.ipynb #2d7ca4f4
 @row("base_nf4", "Base in NF4", ("base",), "the linear layers are in 4 bits")
 def make_base_nf4(run: Run):
     child = child_run(run, "ladder/base_nf4")
@@ -179,6 +180,7 @@ def merged_model(
         if name in update: p.data = (p.data.float() + update[name].to(p.device)).to(p.dtype)
     return model.eval()
 
+# %% ../nbs/07a_controls.ipynb #d0c26c5c
 def _make_merged(name: str):
     def make(run: Run):
         child = child_run(run, f"ladder/{name}", folders=("data", "tiny", "models/qlora/final"))
@@ -378,7 +380,7 @@ def _hub_texts(name: str):
         raise GemmaPeftError(f"controls.forgetting_text = {name!r} cannot be read ({type(e).__name__}: {' '.join(str(e).split())[:200]}). It must be a hub data set with a column "
                              "'text', owner/name or owner/name:config, or a .txt or .jsonl file: `--set controls.forgetting_text=FILE`") from None
 
-# %% ../nbs/07a_controls.ipynb #03cb0c33
+# %% ../nbs/07a_controls.ipynb #68d4af7b
 def general_texts(run: Run):
     "The texts that controls.forgetting_text names, one after the other."
     name = run.config.controls.forgetting_text
@@ -393,6 +395,7 @@ def general_texts(run: Run):
     elif name.count("/") == 1 and not path.exists(): yield from _hub_texts(name)
     else: raise GemmaPeftError(f"controls.forgetting_text = {name!r} is no .txt or .jsonl file, no hub id and not 'synthetic': `--set controls.forgetting_text=FILE`")
 
+# %% ../nbs/07a_controls.ipynb #509ad38a
 def text_rows(run: Run) -> list[dict]:   # id, input_ids, assistant_spans: all but <bos> counts
     "General text in rows of at most data.max_length tokens, controls.forgetting_tokens in all."
     tokenizer, room, left, rows = load_tokenizer(run), run.config.data.max_length - 1, run.config.controls.forgetting_tokens, []
@@ -406,7 +409,7 @@ def text_rows(run: Run) -> list[dict]:   # id, input_ids, assistant_spans: all b
     if not rows: raise GemmaPeftError(f"controls.forgetting_text = {run.config.controls.forgetting_text!r} holds no text; give another: `--set controls.forgetting_text=FILE`")
     return rows
 
-# %% ../nbs/07a_controls.ipynb #9fd79bd4
+# %% ../nbs/07a_controls.ipynb #6d1e0ece
 def training_sample(run: Run, most: int = 200) -> list[dict]:
     "A seeded sample of the training rows, of which, as in a test row, the last answer counts."
     rows = run.read_json("data/processed/train_processed.json")
@@ -425,6 +428,7 @@ def measure(
         del loaded; free_memory()
     return found
 
+# %% ../nbs/07a_controls.ipynb #c8df8c80
 def measure_losses(run: Run) -> dict:   # forgetting, and generalisation, where asked for
     "What was lost, and what does not carry over."
     c, sets = run.config.controls, {}
@@ -436,7 +440,7 @@ def measure_losses(run: Run) -> dict:   # forgetting, and generalisation, where 
     if c.generalisation: result["generalisation"] = {m: dict(train_loss=loss, test_loss=found["test"][m], gap=round(found["test"][m] - loss, 6)) for m, loss in found["train"].items()}
     return result
 
-# %% ../nbs/07a_controls.ipynb #d00ccb95
+# %% ../nbs/07a_controls.ipynb #f12123d2
 def sources_of(run: Run) -> list[str]:
     "The sources of the training rows. Raises GemmaPeftError for fewer than two."
     there = {r["source"] for r in run.read_json("data/processed/train_processed.json")}
@@ -455,6 +459,7 @@ def leave_out(
         child.write_json(name, [r for r in run.read_json(name) if (r["source"] == source) == (split == "test")])
     return train_and_test(child)
 
+# %% ../nbs/07a_controls.ipynb #fa1b350d
 def leave_one_out_table(run: Run) -> list[dict]:   # source, model, and scores without and with it in training
     "What not having seen a source costs on its own prompts."
     found = []
@@ -465,7 +470,7 @@ def leave_one_out_table(run: Run) -> list[dict]:   # source, model, and scores w
             found.append(dict(source=source, model=arm, **{f"{k}_{name}": scored[k] for k in SCORES for name, scored in dict(base=base, without=without, trained=full).items()}))
     return found
 
-# %% ../nbs/07a_controls.ipynb #337c36a0
+# %% ../nbs/07a_controls.ipynb #d285018f
 CONTROLS = "results/metrics/controls.json"
 DEFINITIONS = dict(
     seeds="mean, standard deviation (n - 1) and range over training seeds; records and prompts are the same",
@@ -482,7 +487,8 @@ def check_controls(run: Run):
     "Raises one GemmaPeftError for an unfinished run, before anything is trained."
     missing = [f"models/{a}/final" for a in ARMS if not (run.path / f"models/{a}/final").is_dir()]
     missing += [name for name in STAGES["controls"].reads if not name.endswith("/") and not (run.path / name).exists()]
-    if missing: raise GemmaPeftError(f"{run.path} is not finished: {', '.join(missing)} missing. Controls are compared with both arms; make them first: `gemma-peft run --stages qlora,galore,eval`")
+    if missing: raise GemmaPeftError(f"{run.path} is not finished: {', '.join(missing)} missing. Controls are compared with both arms; "
+                                     "make them first: `gemma-peft run --stages qlora,galore,eval`")
     if run.config.controls.leave_one_out: sources_of(run)
     if run.config.controls.forgetting_text: text_rows(run)
 
