@@ -85,7 +85,7 @@ def training_inputs(run: Run, arm: str) -> dict:
     files = fingerprint(run.path, STAGES[arm].reads) | outside_files(run, arm)
     return dict(settings=stage_settings(run, arm), files={k: (v or {}).get("hash") for k, v in files.items()})
 
-# %% ../nbs/07a_controls.ipynb #8e6462e7
+# %% ../nbs/07a_controls.ipynb #d21a846b
 TRAINERS = dict(qlora=train_qlora, galore=train_galore)
 
 def evaluate_once(
@@ -95,8 +95,9 @@ def evaluate_once(
 ) -> dict:            # evaluation results
     "Evaluate a model on the run's test prompts, unless this very model was."
     parts = parts_folder(run, name, run.read_json("data/processed/test_processed.json"))
-    found = once(run, results_file(name), parts.name, lambda: evaluate_model(run, name, load()))
-    drop_parts(run, [name]); free_memory()
+    def make(): results = evaluate_model(run, name, load()); free_memory(); return results
+    found = once(run, results_file(name), parts.name, make)
+    drop_parts(run, [name])
     return found
 
 def train_and_test(
@@ -104,7 +105,7 @@ def train_and_test(
     arms=ARMS,
 ) -> dict:      # arm -> evaluation results
     "Train and evaluate arms in a run; what is finished is only read."
-    for arm in arms: TRAINERS[arm](run); free_memory()
+    for arm in arms: TRAINERS[arm](run)
     return {arm: evaluate_once(run, arm, lambda: load_model(run, arm)) for arm in arms}
 
 # %% ../nbs/07a_controls.ipynb #be468e88
@@ -189,7 +190,7 @@ def _make_merged(name: str):
 row("qlora_merged_dequantised", "QLoRA, merged into its 4-bit values", ("qlora",), "the adapter is merged into the same values, expanded")(_make_merged("qlora_merged_dequantised"))
 row("qlora_merged", "QLoRA, merged into the full base", ("qlora",), "the adapter is merged into the base in full precision")(_make_merged("qlora_merged"));
 
-# %% ../nbs/07a_controls.ipynb #444e8de9
+# %% ../nbs/07a_controls.ipynb #2f4c8b14
 def train_row(
     run: Run,                # the row's own
     name: str,               # the row
@@ -206,10 +207,10 @@ def train_row(
         if "peft_config" in more:
             with run.writing(folder) as f: model.save_pretrained(f); tokenizer.save_pretrained(f)
         else: save_model(run, model, tokenizer, folder)
-        metrics = {k: v for k, v in metrics.items() if not k.startswith("predicted_")}              # they were the arm's
-        return metrics | dict(method=name, validation_loss=round(mean_loss(reference_loss(model, parts[1], tokenizer.pad_token_id)), 5))
-    found = once(run, f"results/metrics/{name}_metrics.json", training_inputs(run, arm) | dict(learning_rate=learning_rate), make)
-    free_memory(); return found
+        loss = round(mean_loss(reference_loss(model, parts[1], tokenizer.pad_token_id)), 5)
+        del model; free_memory()
+        return {k: v for k, v in metrics.items() if not k.startswith("predicted_")} | dict(method=name, validation_loss=loss)       # predicted was the arm's memory
+    return once(run, f"results/metrics/{name}_metrics.json", training_inputs(run, arm) | dict(learning_rate=learning_rate), make)
 
 # %% ../nbs/07a_controls.ipynb #b844748e
 def full_base(run: Run):
@@ -239,7 +240,7 @@ def make_full_adamw(run: Run):
     train_row(child, "full_adamw", "galore", lambda: galore_model(child), rate, make_optimizer=lambda model, rate, mode: full_optimizer(child, model, rate))
     evaluate_once(child, "full_adamw", lambda: load_model(child, "galore"))
 
-# %% ../nbs/07a_controls.ipynb #cf1c3d60
+# %% ../nbs/07a_controls.ipynb #0acae43d
 def copy_metrics(child: Run, row: str, arm: str, **more):
     "The arm's figures under the row's name."
     child.write_json(f"results/metrics/{row}_metrics.json", child.read_json(f"results/metrics/{arm}_metrics.json") | dict(arm=arm) | more)
@@ -247,7 +248,7 @@ def copy_metrics(child: Run, row: str, arm: str, **more):
 def train_arm_as(run: Run, row: str, arm: str, overrides: dict):
     "Train and evaluate an arm with other settings, as a row of the ladder."
     child = child_run(run, f"ladder/{row}", overrides)
-    TRAINERS[arm](child); free_memory()
+    TRAINERS[arm](child)
     copy_metrics(child, row, arm)
     evaluate_once(child, row, lambda: load_model(child, arm))
 
