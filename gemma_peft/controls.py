@@ -6,10 +6,11 @@
 __all__ = ['TRAINERS', 'SCORES', 'ROWS', 'MISSION', 'EFFECTS', 'CONTROLS', 'DEFINITIONS', 'mirror', 'ChildRun', 'child_run',
            'once', 'training_inputs', 'evaluate_once', 'train_and_test', 'train_seed', 'seed_scores', 'seed_table',
            'plot_seeds', 'Row', 'row', 'make_base_nf4', 'merged_model', 'train_row', 'full_base', 'make_lora',
-           'full_optimizer', 'make_full_adamw', 'copy_metrics', 'train_arm_as', 'make_galore_8bit', 'equal_epochs',
-           'make_equal_time', 'rank_within', 'make_equal_memory', 'make_mission', 'make_row', 'ladder_table', 'effects',
-           'effect_text', 'plot_ladder', 'general_texts', 'text_rows', 'training_sample', 'measure', 'measure_losses',
-           'sources_of', 'leave_out', 'leave_one_out_table', 'asked_for', 'check_controls', 'make_controls']
+           'full_optimizer', 'galore_stores', 'make_full_adamw', 'copy_metrics', 'train_arm_as', 'make_galore_8bit',
+           'equal_epochs', 'make_equal_time', 'rank_within', 'make_equal_memory', 'make_mission', 'make_row',
+           'ladder_table', 'effects', 'effect_text', 'plot_ladder', 'general_texts', 'text_rows', 'training_sample',
+           'measure', 'measure_losses', 'sources_of', 'leave_out', 'leave_one_out_table', 'asked_for', 'check_controls',
+           'make_controls']
 
 # %% ../nbs/07a_controls.ipynb #40441d7f
 import hashlib, json, os, random, shutil
@@ -226,12 +227,17 @@ def make_lora(run: Run):
     train_row(child, "lora", "qlora", lambda: full_base(child), child.config.qlora.learning_rate, peft_config=lora_config(child))
     evaluate_once(child, "lora", lambda: PeftModel.from_pretrained(load_base(child), str(child.path / "models/qlora/final")).eval())
 
-# %% ../nbs/07a_controls.ipynb #feef4dbf
+# %% ../nbs/07a_controls.ipynb #f68f8a2c
 def full_optimizer(run: Run, model, learning_rate: float) -> GaLoreAdamW:
     "AdamW on all that may train, with GaLore's rounding and no projection."
     g = run.config.galore
     return GaLoreAdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate, betas=(g.beta1, g.beta2), eps=g.eps,
                        weight_decay=run.config.training.weight_decay, rounding=g.rounding, seed=run.config.seed)
+
+def galore_stores(run: Run) -> dict:   # states, projector
+    "How the run's own GaLore keeps its moments and projectors; the frugal mode packs them."
+    from gemma_peft.memory import galore_storage
+    return {k: v for k, v in galore_storage(run.config, choose_mode(run, "galore")[0]).items() if k in ("states", "projector")}
 
 @row("full_adamw", "AdamW", ("base",), "every linear matrix is trained, by plain AdamW")
 def make_full_adamw(run: Run):
@@ -239,8 +245,9 @@ def make_full_adamw(run: Run):
     child = child_run(run, "ladder/full_adamw", {"galore.layerwise": "off", "controls.full_learning_rate": rate})
     train_row(child, "full_adamw", "galore", lambda: galore_model(child), rate, make_optimizer=lambda model, rate, mode: full_optimizer(child, model, rate))
     evaluate_once(child, "full_adamw", lambda: load_model(child, "galore"))
+    if galore_stores(run) != dict(states="float32", projector="weight"): return f"its moments are in fp32, while GaLore here keeps {galore_stores(run)}: two changes at once"
 
-# %% ../nbs/07a_controls.ipynb #0acae43d
+# %% ../nbs/07a_controls.ipynb #42f45b50
 def copy_metrics(child: Run, row: str, arm: str, **more):
     "The arm's figures under the row's name."
     child.write_json(f"results/metrics/{row}_metrics.json", child.read_json(f"results/metrics/{arm}_metrics.json") | dict(arm=arm) | more)
@@ -253,7 +260,10 @@ def train_arm_as(run: Run, row: str, arm: str, overrides: dict):
     evaluate_once(child, row, lambda: load_model(child, arm))
 
 @row("galore_8bit", "GaLore, 8-bit states", ("galore",), "moments in 8 bits, projectors in 4")
-def make_galore_8bit(run: Run): train_arm_as(run, "galore_8bit", "galore", {"galore.states": "8bit", "galore.projector": "4bit"})
+def make_galore_8bit(run: Run):
+    packed = dict(states="8bit", projector="4bit")
+    if galore_stores(run) == packed: return "the run's own GaLore keeps them so already"
+    train_arm_as(run, "galore_8bit", "galore", {f"galore.{k}": v for k, v in packed.items()})
 
 # %% ../nbs/07a_controls.ipynb #536ee354
 def equal_epochs(run: Run) -> tuple[str, float]:   # the slower arm, its epochs
