@@ -27,7 +27,7 @@ def rates_for(
     if bad := [r for r in chosen if not (isinstance(r, (int, float)) and 0 < r <= 1)]: raise GemmaPeftError(f"learning rates {bad} must be numbers above 0 and at most 1: `--rates 1e-4,3e-4`")
     return sorted({float(f"{r:.3g}") for r in chosen})
 
-# %% ../nbs/07b_sweep.ipynb #c37b6867
+# %% ../nbs/07b_sweep.ipynb #4558c72a
 def share_of(
     rows: list[dict],
     share: float,       # 0..1
@@ -37,6 +37,7 @@ def share_of(
     keep = random.Random(f"sweep {seed}").sample(range(len(rows)), max(1, round(share * len(rows))))
     return [rows[i] for i in sorted(keep)]
 
+# %% ../nbs/07b_sweep.ipynb #6f06dac6
 def try_rate(
     run: Run,
     arm: str,
