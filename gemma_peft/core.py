@@ -450,7 +450,7 @@ STAGES = {
     "score": Stage("07c_score", ("seeds", "controls.ladder", "hybrid.methods"), (
         _processed[2], "data/samples/dataset_stats.json", "results/predictions/*.jsonl", "seeds/*/results/predictions/*.jsonl", "ladder/*/results/predictions/*.jsonl"), (
         "results/metrics/scores.json", "results/metrics/comparisons.json")),
-    "report": Stage("08_report", ("eval.examples", "hybrid.methods"), ("results/metrics/*.json", "results/predictions/*.jsonl"), (
+    "report": Stage("08_report", ("eval.examples", "hybrid.methods"), ("results/metrics/*.json", "results/predictions/*.jsonl", "seeds/*/results/metrics/*.json"), (
         "results/metrics/comparison_table.csv", "results/plots/", "results/examples/", "results/summary_report.txt")),
 }
 
