@@ -7,10 +7,11 @@ __all__ = ['T4_GIB', 'app', 'Profile', 'Overrides', 'Named', 'parse_value', 'par
            'lock_holder', 'locked', 'this_python', 'Execution', 'papermill_to', 'tidy', 'stop', 'our_errors', 'plain',
            'explain', 'clock', 'read_progress', 'PlainLines', 'LiveLines', 'progress_lines', 'notebooks_folder', 'page',
            'missing_stages', 'forget', 'sweep_leftovers', 'go_on', 'from_here', 'StageFailed', 'run_stage',
-           'run_pipeline', 'aligned', 'read_table', 'summary', 'stage_row', 'find_run', 'finding', 'check_machine',
-           'needs', 'memory_verdict', 'check_memory', 'gpu_gib', 'check_packages', 'check_disk', 'ask_hub', 'hub_names',
-           'check_hub', 'hub_answer', 'top', 'run_command', 'status_command', 'compare_command', 'doctor_command',
-           'settings_command', 'site_command', 'bench_command', 'export_command', 'score_command', 'main']
+           'run_pipeline', 'aligned', 'read_table', 'summary', 'stage_row', 'find_run', 'run_to_sweep', 'finding',
+           'check_machine', 'needs', 'memory_verdict', 'check_memory', 'gpu_gib', 'check_packages', 'check_disk',
+           'ask_hub', 'hub_names', 'check_hub', 'hub_answer', 'top', 'run_command', 'status_command', 'compare_command',
+           'doctor_command', 'settings_command', 'site_command', 'bench_command', 'sweep_command', 'export_command',
+           'score_command', 'main']
 
 # %% ../nbs/09_cli.ipynb #ce39001e
 import csv, importlib, json, os, pkgutil, re, shlex, shutil, signal, socket, sys, threading, time, tomllib, typing, urllib.error, urllib.request
@@ -302,6 +303,8 @@ def forget(
     for w in STAGES[stage].writes:
         if w.endswith("/final/"):
             for checkpoint in (run.path / w).parent.glob("checkpoint-*"): shutil.rmtree(checkpoint)
+        if "/*/" in w:                                                             # runs within the run
+            for old in [p for folder in ("stages", "results", "models/*/checkpoint-*") for p in run.path.glob(f"{w.split('/')[0]}/*/{folder}")]: shutil.rmtree(old)
 
 def sweep_leftovers(run: Run, older: float = 3600.):
     "Remove temporary files that were last written more than `older` seconds ago."
@@ -424,6 +427,20 @@ def find_run(
         if name and (folder / "run.json").exists(): return Run.load(folder)
     there = f" There are {', '.join(p.name for p in runs)}.{nearest(name, [p.name for p in runs])}" if runs else " There is none yet; make one with `gemma-peft run`"
     raise GemmaPeftError((f"{name} is no run." if name else f"No run in {runs_folder()}.") + there)
+
+# %% ../nbs/09_cli.ipynb #10b47271
+def run_to_sweep(
+    name: str,          # a run, as `find_run` takes it
+    profile: str,       # or a profile, whose run is made or taken up
+    out: str,           # with a profile: the run folder
+    pairs: list[str],   # --set
+) -> Run:
+    "The run that a sweep is meant for. Raises a ConfigError before anything is written."
+    if name and profile: raise ConfigError([f"{name} is a run and {profile} a profile; name a run or pass --profile, not both"])
+    if out and not profile: raise ConfigError([f"--out {out} is for a new run; pass --profile with it, or name a run: gemma-peft sweep {out}"])
+    found = None if profile else find_run(name)
+    values, _ = check_request(profile or found.profile, pairs, "")
+    return Run.open(profile, out, values) if profile else Run(found.path, found.profile, found.overrides | values)
 
 # %% ../nbs/09_cli.ipynb #1a1a33f4
 def finding(what: str, found: str, remedy: str = "") -> dict:
@@ -696,6 +713,30 @@ def bench_command(
     rows = run_bench([c.strip() for c in cases.split(",") if c.strip()] or None, folder, quick or not gpu)
     if folder: typer.echo(f"Written to {from_here(folder)}")
     if failed := [r["case"] for r in rows if r.get("error")]: raise GemmaPeftError(f"{len(failed)} of {len(rows)} cases failed: {', '.join(failed)}. The errors are above; the others are measured")
+
+@app.command("sweep")
+def sweep_command(
+    name: Named = "",
+    profile: Annotated[str, typer.Option("--profile", "-p", help="Make or take up the run of a profile, in place of naming one.")] = "",
+    out: Annotated[str, typer.Option("--out", "-o", help="With --profile: the run folder.")] = "",
+    overrides: Overrides = [],
+    arms: Annotated[str, typer.Option(help="Arms with a comma between them.")] = "qlora,galore",
+    rates: Annotated[str, typer.Option(help="Learning rates with commas between them; empty takes sweep.rates, or five around each arm's own.")] = "",
+):
+    """Try learning rates for each arm on a share of the training rows, judged by the validation loss.
+
+    \b
+    Examples:
+      gemma-peft sweep runs/tiny
+      gemma-peft sweep --profile gemma --arms galore --rates 3e-5,1e-4,3e-4
+    """
+    from gemma_peft.sweep import rates_for, sweep, sweep_advice
+    run = run_to_sweep(name, profile, out, overrides)
+    asked = {arm.strip(): rates_for(run, arm.strip(), parse_value(rates, list[float])) for arm in arms.split(",") if arm.strip()}      # all of it is checked before anything trains
+    with locked(run.path):
+        if records := [s for s in ("tiny", "data", "templating") if not stage_state(run, s)["done"]]: run_pipeline(run, records)
+        for arm, chosen in asked.items(): sweep(run, arm, chosen)
+    typer.echo("\n" + sweep_advice(run))
 
 @app.command("export")
 def export_command(name: Named = "", rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 64):

@@ -6,10 +6,11 @@
 __all__ = ['TRAINERS', 'SCORES', 'ROWS', 'MISSION', 'EFFECTS', 'CONTROLS', 'DEFINITIONS', 'mirror', 'ChildRun', 'child_run',
            'once', 'training_inputs', 'evaluate_once', 'train_and_test', 'train_seed', 'seed_scores', 'seed_table',
            'plot_seeds', 'Row', 'row', 'make_base_nf4', 'merged_model', 'train_row', 'full_base', 'make_lora',
-           'full_optimizer', 'make_full_adamw', 'copy_metrics', 'train_arm_as', 'make_galore_8bit', 'equal_epochs',
-           'make_equal_time', 'rank_within', 'make_equal_memory', 'make_mission', 'make_row', 'ladder_table', 'effects',
-           'effect_text', 'plot_ladder', 'general_texts', 'text_rows', 'training_sample', 'measure', 'measure_losses',
-           'sources_of', 'leave_out', 'leave_one_out_table', 'asked_for', 'check_controls', 'make_controls']
+           'full_optimizer', 'galore_stores', 'make_full_adamw', 'copy_metrics', 'train_arm_as', 'make_galore_8bit',
+           'equal_epochs', 'make_equal_time', 'rank_within', 'make_equal_memory', 'make_mission', 'make_row',
+           'ladder_table', 'effects', 'effect_text', 'plot_ladder', 'general_texts', 'text_rows', 'training_sample',
+           'measure', 'measure_losses', 'sources_of', 'leave_out', 'leave_one_out_table', 'asked_for', 'check_controls',
+           'make_controls']
 
 # %% ../nbs/07a_controls.ipynb #40441d7f
 import hashlib, json, os, random, shutil
@@ -41,7 +42,7 @@ def mirror(
             try: os.link(ours, t)
             except OSError: shutil.copy2(ours, t)
 
-# %% ../nbs/07a_controls.ipynb #a4d21929
+# %% ../nbs/07a_controls.ipynb #f87634e1
 class ChildRun(Run):
     "A run inside another, which hears of its progress and its warnings."
     parent, name = None, ""
@@ -50,6 +51,7 @@ class ChildRun(Run):
         super().warn(f"{self.name}: {text}")
         if self.parent.active: self.parent.active[1].append(f"{self.name}: {text}")
 
+# %% ../nbs/07a_controls.ipynb #d07da656
 def child_run(
     run: Run,
     name: str,                        # its folder in the run, such as seeds/1
@@ -84,7 +86,7 @@ def training_inputs(run: Run, arm: str) -> dict:
     files = fingerprint(run.path, STAGES[arm].reads) | outside_files(run, arm)
     return dict(settings=stage_settings(run, arm), files={k: (v or {}).get("hash") for k, v in files.items()})
 
-# %% ../nbs/07a_controls.ipynb #8e6462e7
+# %% ../nbs/07a_controls.ipynb #d21a846b
 TRAINERS = dict(qlora=train_qlora, galore=train_galore)
 
 def evaluate_once(
@@ -94,8 +96,9 @@ def evaluate_once(
 ) -> dict:            # evaluation results
     "Evaluate a model on the run's test prompts, unless this very model was."
     parts = parts_folder(run, name, run.read_json("data/processed/test_processed.json"))
-    found = once(run, results_file(name), parts.name, lambda: evaluate_model(run, name, load()))
-    drop_parts(run, [name]); free_memory()
+    def make(): results = evaluate_model(run, name, load()); free_memory(); return results
+    found = once(run, results_file(name), parts.name, make)
+    drop_parts(run, [name])
     return found
 
 def train_and_test(
@@ -103,7 +106,7 @@ def train_and_test(
     arms=ARMS,
 ) -> dict:      # arm -> evaluation results
     "Train and evaluate arms in a run; what is finished is only read."
-    for arm in arms: TRAINERS[arm](run); free_memory()
+    for arm in arms: TRAINERS[arm](run)
     return {arm: evaluate_once(run, arm, lambda: load_model(run, arm)) for arm in arms}
 
 # %% ../nbs/07a_controls.ipynb #be468e88
@@ -162,7 +165,7 @@ def row(name: str, *description):
     def add(f): ROWS[name] = Row(*description, f); return f
     return add
 
-# %% ../nbs/07a_controls.ipynb #f96a18b0
+# %% ../nbs/07a_controls.ipynb #2d7ca4f4
 @row("base_nf4", "Base in NF4", ("base",), "the linear layers are in 4 bits")
 def make_base_nf4(run: Run):
     child = child_run(run, "ladder/base_nf4")
@@ -179,6 +182,7 @@ def merged_model(
         if name in update: p.data = (p.data.float() + update[name].to(p.device)).to(p.dtype)
     return model.eval()
 
+# %% ../nbs/07a_controls.ipynb #d0c26c5c
 def _make_merged(name: str):
     def make(run: Run):
         child = child_run(run, f"ladder/{name}", folders=("data", "tiny", "models/qlora/final"))
@@ -187,7 +191,7 @@ def _make_merged(name: str):
 row("qlora_merged_dequantised", "QLoRA, merged into its 4-bit values", ("qlora",), "the adapter is merged into the same values, expanded")(_make_merged("qlora_merged_dequantised"))
 row("qlora_merged", "QLoRA, merged into the full base", ("qlora",), "the adapter is merged into the base in full precision")(_make_merged("qlora_merged"));
 
-# %% ../nbs/07a_controls.ipynb #444e8de9
+# %% ../nbs/07a_controls.ipynb #2f4c8b14
 def train_row(
     run: Run,                # the row's own
     name: str,               # the row
@@ -204,10 +208,10 @@ def train_row(
         if "peft_config" in more:
             with run.writing(folder) as f: model.save_pretrained(f); tokenizer.save_pretrained(f)
         else: save_model(run, model, tokenizer, folder)
-        metrics = {k: v for k, v in metrics.items() if not k.startswith("predicted_")}              # they were the arm's
-        return metrics | dict(method=name, validation_loss=round(mean_loss(reference_loss(model, parts[1], tokenizer.pad_token_id)), 5))
-    found = once(run, f"results/metrics/{name}_metrics.json", training_inputs(run, arm) | dict(learning_rate=learning_rate), make)
-    free_memory(); return found
+        loss = round(mean_loss(reference_loss(model, parts[1], tokenizer.pad_token_id)), 5)
+        del model; free_memory()
+        return {k: v for k, v in metrics.items() if not k.startswith("predicted_")} | dict(method=name, validation_loss=loss)       # predicted was the arm's memory
+    return once(run, f"results/metrics/{name}_metrics.json", training_inputs(run, arm) | dict(learning_rate=learning_rate), make)
 
 # %% ../nbs/07a_controls.ipynb #b844748e
 def full_base(run: Run):
@@ -223,12 +227,17 @@ def make_lora(run: Run):
     train_row(child, "lora", "qlora", lambda: full_base(child), child.config.qlora.learning_rate, peft_config=lora_config(child))
     evaluate_once(child, "lora", lambda: PeftModel.from_pretrained(load_base(child), str(child.path / "models/qlora/final")).eval())
 
-# %% ../nbs/07a_controls.ipynb #feef4dbf
+# %% ../nbs/07a_controls.ipynb #f68f8a2c
 def full_optimizer(run: Run, model, learning_rate: float) -> GaLoreAdamW:
     "AdamW on all that may train, with GaLore's rounding and no projection."
     g = run.config.galore
     return GaLoreAdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate, betas=(g.beta1, g.beta2), eps=g.eps,
                        weight_decay=run.config.training.weight_decay, rounding=g.rounding, seed=run.config.seed)
+
+def galore_stores(run: Run) -> dict:   # states, projector
+    "How the run's own GaLore keeps its moments and projectors; the frugal mode packs them."
+    from gemma_peft.memory import galore_storage
+    return {k: v for k, v in galore_storage(run.config, choose_mode(run, "galore")[0]).items() if k in ("states", "projector")}
 
 @row("full_adamw", "AdamW", ("base",), "every linear matrix is trained, by plain AdamW")
 def make_full_adamw(run: Run):
@@ -236,8 +245,9 @@ def make_full_adamw(run: Run):
     child = child_run(run, "ladder/full_adamw", {"galore.layerwise": "off", "controls.full_learning_rate": rate})
     train_row(child, "full_adamw", "galore", lambda: galore_model(child), rate, make_optimizer=lambda model, rate, mode: full_optimizer(child, model, rate))
     evaluate_once(child, "full_adamw", lambda: load_model(child, "galore"))
+    if galore_stores(run) != dict(states="float32", projector="weight"): return f"its moments are in fp32, while GaLore here keeps {galore_stores(run)}: two changes at once"
 
-# %% ../nbs/07a_controls.ipynb #cf1c3d60
+# %% ../nbs/07a_controls.ipynb #42f45b50
 def copy_metrics(child: Run, row: str, arm: str, **more):
     "The arm's figures under the row's name."
     child.write_json(f"results/metrics/{row}_metrics.json", child.read_json(f"results/metrics/{arm}_metrics.json") | dict(arm=arm) | more)
@@ -245,12 +255,15 @@ def copy_metrics(child: Run, row: str, arm: str, **more):
 def train_arm_as(run: Run, row: str, arm: str, overrides: dict):
     "Train and evaluate an arm with other settings, as a row of the ladder."
     child = child_run(run, f"ladder/{row}", overrides)
-    TRAINERS[arm](child); free_memory()
+    TRAINERS[arm](child)
     copy_metrics(child, row, arm)
     evaluate_once(child, row, lambda: load_model(child, arm))
 
 @row("galore_8bit", "GaLore, 8-bit states", ("galore",), "moments in 8 bits, projectors in 4")
-def make_galore_8bit(run: Run): train_arm_as(run, "galore_8bit", "galore", {"galore.states": "8bit", "galore.projector": "4bit"})
+def make_galore_8bit(run: Run):
+    packed = dict(states="8bit", projector="4bit")
+    if galore_stores(run) == packed: return "the run's own GaLore keeps them so already"
+    train_arm_as(run, "galore_8bit", "galore", {f"galore.{k}": v for k, v in packed.items()})
 
 # %% ../nbs/07a_controls.ipynb #536ee354
 def equal_epochs(run: Run) -> tuple[str, float]:   # the slower arm, its epochs
@@ -265,23 +278,23 @@ def make_equal_time(run: Run):
     train_arm_as(run, "equal_time", arm, {"training.epochs": epochs})
     return f"{LABELS[arm]}, the slower arm, for {epochs:g} of {run.config.training.epochs:g} epochs"
 
-# %% ../nbs/07a_controls.ipynb #dd3ccf88
-def rank_within(run: Run) -> dict:   # r, predicted_peak_gib, galore_predicted_peak_gib
+# %% ../nbs/07a_controls.ipynb #a1d812d5
+def rank_within(run: Run) -> dict:   # r (None: even rank 1 needs more), predicted_peak_gib, galore_predicted_peak_gib
     "QLoRA's largest rank, a power of two, whose predicted peak is no larger than GaLore's."
     from gemma_peft.memory import ledger, matrices, model_shape
     c, dtype, modes = run.config, compute_settings(run)["dtype"], {a: choose_mode(run, a)[0] for a in ARMS}
     limit = ledger(c, "galore", modes["galore"], dtype).peak_gib
     need = lambda r: ledger(replace(c, qlora=replace(c.qlora, r=r)), "qlora", modes["qlora"], dtype).peak_gib
     most = max(min(m) for m in matrices(model_shape(c.model.id, c.tiny, c.model.revision)).values()) // 2
-    if not (fitting := [r for r in (2**k for k in range(most.bit_length())) if r <= most and need(r) <= limit]):
-        raise GemmaPeftError(f"equal_memory: QLoRA of rank 1 needs {need(1):.3f} GiB, more than GaLore's {limit:.3f}; leave the row out of controls.ladder")
-    return dict(r=fitting[-1], predicted_peak_gib=need(fitting[-1]), galore_predicted_peak_gib=limit)
+    r = max((r for r in (2**k for k in range(most.bit_length())) if r <= most and need(r) <= limit), default=None)
+    return dict(r=r, predicted_peak_gib=need(r or 1), galore_predicted_peak_gib=limit)
 
 @row("equal_memory", "QLoRA, in GaLore's memory", ("qlora",), "the largest rank that GaLore's peak leaves room for")
 def make_equal_memory(run: Run):
     found, q = rank_within(run), run.config.qlora
-    told = f"rank {found['r']}: predicted peak {found['predicted_peak_gib']:.4f} GiB, GaLore's {found['galore_predicted_peak_gib']:.4f}"
+    told = f"rank {found['r'] or 1}: predicted peak {found['predicted_peak_gib']:.4f} GiB, GaLore's {found['galore_predicted_peak_gib']:.4f}"
     print(f"equal_memory: {told}", flush=True)
+    if found["r"] is None: return f"{told}; no rank of QLoRA needs as little"
     if found["r"] == q.r: return f"{told}; the run has this rank already"
     train_arm_as(run, "equal_memory", "qlora", {"qlora.r": found["r"], "qlora.lora_alpha": max(1, round(q.lora_alpha * found["r"] / q.r))})
     return told
@@ -378,7 +391,7 @@ def _hub_texts(name: str):
         raise GemmaPeftError(f"controls.forgetting_text = {name!r} cannot be read ({type(e).__name__}: {' '.join(str(e).split())[:200]}). It must be a hub data set with a column "
                              "'text', owner/name or owner/name:config, or a .txt or .jsonl file: `--set controls.forgetting_text=FILE`") from None
 
-# %% ../nbs/07a_controls.ipynb #03cb0c33
+# %% ../nbs/07a_controls.ipynb #68d4af7b
 def general_texts(run: Run):
     "The texts that controls.forgetting_text names, one after the other."
     name = run.config.controls.forgetting_text
@@ -393,6 +406,7 @@ def general_texts(run: Run):
     elif name.count("/") == 1 and not path.exists(): yield from _hub_texts(name)
     else: raise GemmaPeftError(f"controls.forgetting_text = {name!r} is no .txt or .jsonl file, no hub id and not 'synthetic': `--set controls.forgetting_text=FILE`")
 
+# %% ../nbs/07a_controls.ipynb #509ad38a
 def text_rows(run: Run) -> list[dict]:   # id, input_ids, assistant_spans: all but <bos> counts
     "General text in rows of at most data.max_length tokens, controls.forgetting_tokens in all."
     tokenizer, room, left, rows = load_tokenizer(run), run.config.data.max_length - 1, run.config.controls.forgetting_tokens, []
@@ -406,7 +420,7 @@ def text_rows(run: Run) -> list[dict]:   # id, input_ids, assistant_spans: all b
     if not rows: raise GemmaPeftError(f"controls.forgetting_text = {run.config.controls.forgetting_text!r} holds no text; give another: `--set controls.forgetting_text=FILE`")
     return rows
 
-# %% ../nbs/07a_controls.ipynb #9fd79bd4
+# %% ../nbs/07a_controls.ipynb #6d1e0ece
 def training_sample(run: Run, most: int = 200) -> list[dict]:
     "A seeded sample of the training rows, of which, as in a test row, the last answer counts."
     rows = run.read_json("data/processed/train_processed.json")
@@ -425,6 +439,7 @@ def measure(
         del loaded; free_memory()
     return found
 
+# %% ../nbs/07a_controls.ipynb #c8df8c80
 def measure_losses(run: Run) -> dict:   # forgetting, and generalisation, where asked for
     "What was lost, and what does not carry over."
     c, sets = run.config.controls, {}
@@ -436,7 +451,7 @@ def measure_losses(run: Run) -> dict:   # forgetting, and generalisation, where 
     if c.generalisation: result["generalisation"] = {m: dict(train_loss=loss, test_loss=found["test"][m], gap=round(found["test"][m] - loss, 6)) for m, loss in found["train"].items()}
     return result
 
-# %% ../nbs/07a_controls.ipynb #d00ccb95
+# %% ../nbs/07a_controls.ipynb #f12123d2
 def sources_of(run: Run) -> list[str]:
     "The sources of the training rows. Raises GemmaPeftError for fewer than two."
     there = {r["source"] for r in run.read_json("data/processed/train_processed.json")}
@@ -455,6 +470,7 @@ def leave_out(
         child.write_json(name, [r for r in run.read_json(name) if (r["source"] == source) == (split == "test")])
     return train_and_test(child)
 
+# %% ../nbs/07a_controls.ipynb #fa1b350d
 def leave_one_out_table(run: Run) -> list[dict]:   # source, model, and scores without and with it in training
     "What not having seen a source costs on its own prompts."
     found = []
@@ -465,7 +481,7 @@ def leave_one_out_table(run: Run) -> list[dict]:   # source, model, and scores w
             found.append(dict(source=source, model=arm, **{f"{k}_{name}": scored[k] for k in SCORES for name, scored in dict(base=base, without=without, trained=full).items()}))
     return found
 
-# %% ../nbs/07a_controls.ipynb #337c36a0
+# %% ../nbs/07a_controls.ipynb #d285018f
 CONTROLS = "results/metrics/controls.json"
 DEFINITIONS = dict(
     seeds="mean, standard deviation (n - 1) and range over training seeds; records and prompts are the same",
@@ -482,7 +498,8 @@ def check_controls(run: Run):
     "Raises one GemmaPeftError for an unfinished run, before anything is trained."
     missing = [f"models/{a}/final" for a in ARMS if not (run.path / f"models/{a}/final").is_dir()]
     missing += [name for name in STAGES["controls"].reads if not name.endswith("/") and not (run.path / name).exists()]
-    if missing: raise GemmaPeftError(f"{run.path} is not finished: {', '.join(missing)} missing. Controls are compared with both arms; make them first: `gemma-peft run --stages qlora,galore,eval`")
+    if missing: raise GemmaPeftError(f"{run.path} is not finished: {', '.join(missing)} missing. Controls are compared with both arms; "
+                                     "make them first: `gemma-peft run --stages qlora,galore,eval`")
     if run.config.controls.leave_one_out: sources_of(run)
     if run.config.controls.forgetting_text: text_rows(run)
 

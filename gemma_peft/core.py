@@ -115,7 +115,7 @@ class TrainingConfig:
     logging_steps: int = setting(10, "optimiser steps between points of the loss curve", low=1)
     save_steps: int = setting(200, "optimiser steps between checkpoints", low=1)
     save_total_limit: int = setting(1, "checkpoints kept", low=1)
-    report_to: list[str] = setting([], "trackers to report to beside the run folder", choices=("tensorboard", "wandb", "mlflow", "trackio"))
+    report_to: list[str] = setting(["tensorboard"], "trackers to report to; tensorboard writes plain files into results/tracking", choices=("tensorboard", "wandb", "mlflow", "trackio"))
 
 # %% ../nbs/00_core.ipynb #4877bbe5
 @dataclass
@@ -450,7 +450,7 @@ STAGES = {
     "score": Stage("07c_score", ("seeds", "controls.ladder", "hybrid.methods"), (
         _processed[2], "data/samples/dataset_stats.json", "results/predictions/*.jsonl", "seeds/*/results/predictions/*.jsonl", "ladder/*/results/predictions/*.jsonl"), (
         "results/metrics/scores.json", "results/metrics/comparisons.json")),
-    "report": Stage("08_report", ("eval.examples", "hybrid.methods"), ("results/metrics/*.json", "results/predictions/*.jsonl"), (
+    "report": Stage("08_report", ("eval.examples", "hybrid.methods"), ("results/metrics/*.json", "results/predictions/*.jsonl", "seeds/*/results/metrics/*.json"), (
         "results/metrics/comparison_table.csv", "results/plots/", "results/examples/", "results/summary_report.txt")),
 }
 
