@@ -826,7 +826,8 @@ def definition_findings(run: Run) -> list[str]:
     found = spread(run)
     ends = lambda values, pick: DEFINITIONS[pick(values, key=values.get)]
     count = "eight" if len(DEFINITIONS) == 8 else len(DEFINITIONS)
-    lines = [f"The same answers of {_spoken(m)} score between {min(v.values()):.4f} ({ends(v, min)}) and {max(v.values()):.4f} ({ends(v, max)}) under {count} definitions of BLEU-4." for m, v in found.items()]
+    first = f" (seed {scored(run)['seeds'][0]})" if len(scored(run)["seeds"]) > 1 else ""
+    lines = [f"The same answers of {_spoken(m)}{first} score between {min(v.values()):.4f} ({ends(v, min)}) and {max(v.values()):.4f} ({ends(v, max)}) under {count} definitions of BLEU-4." for m, v in found.items()]
     order = lambda key: sorted(found, key=lambda m: -found[m][key])
     other = [DEFINITIONS[k] for k in DEFINITIONS if order(k) != order("sacrebleu")]
     return lines + ([f"The models stand in another order under {len(other)} of them: {'; '.join(other)}."] if other else ["Every definition puts the models in the same order."])
