@@ -336,7 +336,8 @@ def ladder_table(run: Run) -> list[dict]:   # row, label, versus, changed, score
         cost, scored = json.loads(path.read_text()) if path.exists() else {}, overall(p)
         asked = {"equal_time": (cost.get("arm"),), "mission": (p[2],)}.get(name, ROWS[name].versus)
         versus = next((v for v in asked if v in seen), None)
-        table.append(dict(row=name, label=p[1], versus=versus, changed=ROWS[name].change, **{k: scored[k] for k in SCORES},
+        label = f"{LABELS[cost['arm']]}, in the faster arm's time" if name == "equal_time" else p[1]
+        table.append(dict(row=name, label=label, versus=versus, changed=ROWS[name].change, **{k: scored[k] for k in SCORES},
                           reference_loss_change=None if versus is None else round(scored["reference_loss"] - seen[versus]["reference_loss"], 6),
                           bleu4_change=None if versus is None else round(scored["bleu4"] - seen[versus]["bleu4"], 6),
                           **{k: cost.get(k) for k in ("peak_memory_gib", "train_seconds", "epochs", "learning_rate")}))
