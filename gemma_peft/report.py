@@ -351,7 +351,7 @@ def plot_scores(run: Run):
             whisker(ax, s, key, i)
             ax.text(max(s[key], interval(s, key)[1]), i, f"  {s[key]:.3f}" + (f"  {change(found['base'][key], s[key])}{star}" if i else ""), va="center", fontsize=9, color="#222222")
         ax.axvline(found["base"][key], color=colour("base"), linewidth=1, linestyle=(0, (3, 3)))
-        ax.invert_yaxis(); ax.grid(axis="y", visible=False); ax.set_xlim(0, max(interval(s, key)[1] for s in found.values()) * 1.42); ax.set_xlabel(title + " (0 to 1)", color=GREY)
+        ax.invert_yaxis(); ax.grid(axis="y", visible=False); ax.set_xlim(0, max(interval(s, key)[1] for s in found.values()) * 1.42 or 1); ax.set_xlabel(title + " (0 to 1)", color=GREY)
         ax.tick_params(axis="y", labelsize=10, colors="#222222")
     axes[1].set_yticklabels([])
     return fig
@@ -673,7 +673,7 @@ def show_examples(
 # %% ../nbs/08_report.ipynb #1c02ca83
 def signed(x: float, digits: int = 3) -> str:
     "A number with its sign, and a real minus."
-    return f"{x:+.{digits}f}".replace("-", "−")
+    return f"{round(x, digits) + 0.:+.{digits}f}".replace("-", "−")
 
 def noise_floor(
     run: Run,
@@ -698,8 +698,8 @@ def claim(
     floor = f" It is below the noise floor of {noise:.4f}." if abs(d) < noise else ""
     if not row["significant"]:
         but = f"; Holm-corrected p {p}" if low > 0 or high < 0 else ""           # the interval alone would say more than all tests together do
-        return (f"No difference shown between {a} and {b} in {name}: {signed(d, 4)} ({signed(low)} to {signed(high)}{but}); "
-                f"with these prompts a difference of {row['mde80']:.3f} would be found.{floor}")
+        return (f"No difference shown between {a} and {b} in {name}: {signed(d, 4)} ({signed(low)} to {signed(high)}{but})"
+                + (f"; with these prompts a difference of {row['mde80']:.3f} would be found." if row["mde80"] else ".") + floor)
     if d < 0: low, high = -high, -low
     return f"{a[0].upper() + a[1:]}'s {name} is {'higher' if d > 0 else 'lower'} than {b}'s by {abs(d):.4f} (95% interval {low:.3f} to {high:.3f}, Holm-corrected p {p}).{floor}"
 
@@ -808,7 +808,7 @@ def noise_findings(run: Run) -> list[str]:
     "What another batch does to the base model's scores."
     if not (noise := scored(run)["noise"]): return []
     moved = " and ".join(f"{name} by {signed(noise[f'{m}_difference'], 4)}" for m, name in METRICS.items())
-    return [f"Noise floor: in another batch {noise['unchanged_share']:.0%} of {noise['prompts']} answers stayed as they were; the rest moved {moved}. A smaller difference may be arithmetic."]
+    return [f"Noise floor: in another batch {noise['unchanged_share']:.0%} of {noise['prompts']} answers stayed as they were, and the scores moved: {moved}. A smaller difference may be arithmetic."]
 
 # %% ../nbs/08_report.ipynb #b3e83d63
 def overlap_findings(run: Run) -> list[str]:
@@ -828,9 +828,9 @@ def definition_findings(run: Run) -> list[str]:
     count = "eight" if len(DEFINITIONS) == 8 else len(DEFINITIONS)
     first = f" (seed {scored(run)['seeds'][0]})" if len(scored(run)["seeds"]) > 1 else ""
     lines = [f"The same answers of {_spoken(m)}{first} score between {min(v.values()):.4f} ({ends(v, min)}) and {max(v.values()):.4f} ({ends(v, max)}) under {count} definitions of BLEU-4." for m, v in found.items()]
-    order = lambda key: sorted(found, key=lambda m: -found[m][key])
-    other = [DEFINITIONS[k] for k in DEFINITIONS if order(k) != order("sacrebleu")]
-    return lines + ([f"The models stand in another order under {len(other)} of them: {'; '.join(other)}."] if other else ["Every definition puts the models in the same order."])
+    turns_over = lambda key: any((found[a][key] - found[b][key]) * (found[a]["sacrebleu"] - found[b]["sacrebleu"]) < 0 for a, b in combinations(found, 2))
+    other = [DEFINITIONS[k] for k in DEFINITIONS if turns_over(k)]
+    return lines + ([f"Another order of two models under {len(other)} of them: {'; '.join(other)}."] if other else ["No definition turns the order of two models over."])
 
 def sureness(run: Run) -> list[str]:
     "What moves a score without any merit of a model."
