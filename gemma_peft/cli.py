@@ -393,7 +393,8 @@ def summary(
     table = run.path / "results/metrics/comparison_table.csv"
     warnings = [f"  {s}: {w}" for s in STAGES for w in stage_state(run, s)["warnings"]]
     report = [(name, p) for name, p in dict(Report=page(run, "report"), Summary=run.path / "results/summary_report.txt", Plots=run.path / "results/plots").items() if p.exists()]
-    parts = [aligned(read_table(table))] if table.exists() and stage_state(run, "report")["done"] else []
+    from gemma_peft.report import COLUMNS             # those a person reads first; intervals stand in the report
+    parts = [aligned([{k: r[k] for k in COLUMNS if k in r} for r in read_table(table)])] if table.exists() and stage_state(run, "report")["done"] else []
     parts += ["\n".join(["Warnings", *warnings])] if warnings else []
     parts += ["\n".join([f"Time     {clock(seconds)}", f"Run      {from_here(run.path)}", *(f"{name:<8} {from_here(p)}" for name, p in report)])]
     return "\n\n".join(parts)

@@ -155,7 +155,7 @@ class EvalConfig:
     max_new_tokens: int = setting(128, "tokens an answer may have", low=1, high=8192)
     batch_size: int = setting(256, "prompts answered together", low=1)
     decoder: str = setting("auto", "how answers are decoded; auto takes static on a GPU", choices=("auto", "static", "generate"))
-    examples: int = setting(5, "example prompts of each source shown side by side", low=1)
+    examples: int = setting(5, "example prompts of each kind shown side by side: drawn, best, worst, most different", low=1)
 
 @dataclass
 class HybridConfig:
@@ -450,7 +450,7 @@ STAGES = {
     "score": Stage("07c_score", ("seeds", "controls.ladder", "hybrid.methods"), (
         _processed[2], "data/samples/dataset_stats.json", "results/predictions/*.jsonl", "seeds/*/results/predictions/*.jsonl", "ladder/*/results/predictions/*.jsonl"), (
         "results/metrics/scores.json", "results/metrics/comparisons.json")),
-    "report": Stage("08_report", ("eval.examples", "hybrid.methods"), ("results/metrics/*.json", "results/predictions/*.jsonl", "seeds/*/results/metrics/*.json"), (
+    "report": Stage("08_report", ("eval.examples", "hybrid.methods"), ("results/metrics/*.json", "results/predictions/*.jsonl", "seeds/*/results/metrics/*.json", "ladder/*/results/metrics/*.json"), (
         "results/metrics/comparison_table.csv", "results/plots/", "results/examples/", "results/summary_report.txt")),
 }
 

@@ -9,6 +9,7 @@ __all__ = ['test_prompts', 'saved_answers', 'answer_files', 'name_of', 'mean_tre
 
 # %% ../nbs/07c_score.ipynb #490e9cc0
 import math
+from itertools import combinations
 from pathlib import Path
 
 from .controls import ROWS
@@ -102,7 +103,8 @@ def families(answers: dict) -> list[tuple]:      # (models -> list over seeds, p
     others = [m for m in answers if m not in together]
     first = {m: next(iter(a.values())) for m, a in answers.items()}
     versus = lambda m: [v for v in ROWS[m].versus if v in answers][:1] if m in ROWS else []
-    pairs = list(dict.fromkeys((m, v) for m in others for v in ("base", *ARMS, *versus(m)) if v != m))
+    mixes = [m for m in others if m not in ROWS and not m.startswith("mission_")]
+    pairs = list(dict.fromkeys([(m, v) for m in others for v in ("base", *ARMS, *versus(m)) if v != m] + [(b, a) for a, b in combinations(mixes, 2)]))
     return [(together, None)] + ([(first, pairs)] if pairs else [])
 
 def compare_models(answers: dict) -> list[dict]:      # model, against, metric, difference, interval, p-values, mde80, significant, seeds
