@@ -6,7 +6,7 @@
 __all__ = ['T4_GIB', 'app', 'Profile', 'Overrides', 'Named', 'parse_value', 'parse_overrides', 'parse_stages', 'check_request',
            'lock_holder', 'locked', 'this_python', 'Execution', 'papermill_to', 'tidy', 'stop', 'our_errors', 'plain',
            'explain', 'clock', 'read_progress', 'PlainLines', 'LiveLines', 'progress_lines', 'notebooks_folder', 'page',
-           'missing_stages', 'forget', 'sweep_leftovers', 'go_on', 'from_here', 'StageFailed', 'run_stage',
+           'missing_stages', 'forget', 'sweep_leftovers', 'go_on', 'from_here', 'StageFailed', 'run_stage', 'has_page',
            'run_pipeline', 'aligned', 'read_table', 'summary', 'stage_row', 'find_run', 'run_to_sweep', 'finding',
            'check_machine', 'needs', 'memory_verdict', 'check_memory', 'gpu_gib', 'check_packages', 'check_disk',
            'ask_hub', 'hub_names', 'check_hub', 'hub_answer', 'top', 'run_command', 'status_command', 'compare_command',
@@ -347,6 +347,10 @@ def run_stage(
         raise StageFailed(f"Stage {stage} stopped: {explain(job.error, job.log)}\n{kept}\nGo on where it stopped: {go_on(run)}")
 
 # %% ../nbs/09_cli.ipynb #5ddcee7e
+def has_page(run: Run, stage: str) -> bool:
+    "Whether a run shows this stage; controls only where some are asked for."
+    return stage != "controls" or any(run.asked_controls().values())
+
 def run_pipeline(
     run: Run,
     stages: list | None = None,       # all of them when none are named
@@ -361,7 +365,10 @@ def run_pipeline(
     with progress_lines(stages) as lines:
         for s in stages:
             began = time.time()
-            if stage_state(run, s)["current"] and page(run, s).exists(): lines.finish(s, f"done before, in {clock(stage_state(run, s)['seconds'])}"); continue
+            if stage_state(run, s)["current"] and (page(run, s).exists() or not has_page(run, s)): lines.finish(s, f"done before, in {clock(stage_state(run, s)['seconds'])}"); continue
+            if not has_page(run, s):
+                from gemma_peft.controls import make_controls
+                make_controls(run); lines.finish(s, "nothing asked for"); continue
             run_stage(run, s, lines, Path(notebooks or notebooks_folder()))
             ran.append(s); lines.finish(s, f"done in {clock(time.time() - began)}")
     return ran
@@ -408,7 +415,7 @@ def stage_row(
     import psutil
     now = stage_state(run, stage); record = now["state"]
     since = lambda: time.time() - record["started"]
-    if now["done"]: state, seconds, note = ("current" if now["current"] else "stale"), now["seconds"], now["why"] or ("" if page(run, stage).exists() else "its page is missing")
+    if now["done"]: state, seconds, note = ("current" if now["current"] else "stale"), now["seconds"], now["why"] or ("" if page(run, stage).exists() or not has_page(run, stage) else "its page is missing")
     elif not record: state, seconds, note = "waiting", None, ""
     elif "error" in record: state, seconds, note = "stopped", record["seconds"], record["error"].splitlines()[0].replace("KeyboardInterrupt:", "by Ctrl-C")
     elif not psutil.pid_exists(record["pid"]): state, seconds, note = "stopped", None, "its process is gone; `gemma-peft run` goes on"

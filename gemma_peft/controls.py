@@ -9,7 +9,7 @@ __all__ = ['TRAINERS', 'SCORES', 'ROWS', 'MISSION', 'EFFECTS', 'CONTROLS', 'DEFI
            'full_optimizer', 'galore_stores', 'make_full_adamw', 'copy_metrics', 'train_arm_as', 'make_galore_8bit',
            'equal_epochs', 'make_equal_time', 'rank_within', 'make_equal_memory', 'make_mission', 'make_row',
            'ladder_table', 'effects', 'effect_text', 'plot_ladder', 'general_texts', 'text_rows', 'training_sample',
-           'measure', 'measure_losses', 'sources_of', 'leave_out', 'leave_one_out_table', 'asked_for', 'check_controls',
+           'measure', 'measure_losses', 'sources_of', 'leave_out', 'leave_one_out_table', 'check_controls',
            'make_controls']
 
 # %% ../nbs/07a_controls.ipynb #40441d7f
@@ -490,11 +490,6 @@ DEFINITIONS = dict(
     forgetting="loss per token on general text, in nats", generalisation="loss per token on training rows (last answer) and on test rows; gap is test minus train",
     leave_one_out="scores on a source's test prompts: of the base, of an arm trained without the source, and with it")
 
-def asked_for(run: Run) -> dict:
-    "The controls a run asks for."
-    c = run.config.controls
-    return dict(seeds=run.other_seeds(), ladder=list(c.ladder), leave_one_out=c.leave_one_out, forgetting_text=c.forgetting_text, generalisation=c.generalisation)
-
 def check_controls(run: Run):
     "Raises one GemmaPeftError for an unfinished run, before anything is trained."
     missing = [f"models/{a}/final" for a in ARMS if not (run.path / f"models/{a}/final").is_dir()]
@@ -508,7 +503,7 @@ def check_controls(run: Run):
 @stage("controls", result=lambda run: run.read_json(CONTROLS))
 def make_controls(run: Run) -> dict:
     "Make the controls that the run asks for; all figures in results/metrics/controls.json."
-    asked, c = asked_for(run), run.config.controls
+    asked, c = run.asked_controls(), run.config.controls
     found = dict(asked=asked, not_asked=[k for k, v in asked.items() if not v])
     if any(asked.values()): check_controls(run)
     for seed in asked["seeds"]: train_seed(run, seed)

@@ -633,6 +633,12 @@ def other_seeds(self) -> list[int]:
     return [] if self.origin["seeds"] == "default" else [s for s in dict.fromkeys(self.config.seeds) if s != self.config.seed]
 
 @patch_to(Run)
+def asked_controls(self) -> dict:
+    "The controls a run asks for; empty values are not asked for."
+    c = self.config.controls
+    return dict(seeds=self.other_seeds(), ladder=list(c.ladder), leave_one_out=c.leave_one_out, forgetting_text=c.forgetting_text, generalisation=c.generalisation)
+
+@patch_to(Run)
 def describe(self) -> dict:
     "What run.json holds."
     return dict(profile=self.profile, overrides=self.overrides, config=dataclasses.asdict(self.config), origin=self.origin, seeds=list(dict.fromkeys([self.config.seed, *self.other_seeds()])),
