@@ -154,6 +154,6 @@ def score_lines(found: dict) -> list[str]:      # found: of `read_scores`
     lines += [f"{name_of(m):<24} {interval(f['overall'], 'bleu4'):<28} {interval(f['overall'], 'rouge_l'):<28} {len(f['seeds'])}" for m, f in models.items()] + [""]
     for r in (r for r in found["comparisons"]["rows"] if r["metric"] in ("bleu4", "rouge_l")):
         who, metric = f"{name_of(r['model'])} and {name_of(r['against'])}", dict(bleu4="BLEU-4", rouge_l="ROUGE-L")[r["metric"]]
-        said = f"differ by {r['difference']:+.4f}" if r["significant"] else f"no difference shown ({r['difference']:+.4f}; {r['mde80']:.4f} would be found)"
+        said = f"differ by {r['difference']:+.4f}" if r["significant"] else f"no difference shown ({r['difference']:+.4f}; {r['mde80']:.4f} would be found 4 times in 5, before correction)"
         lines.append(f"{metric:<8} {who}: {said}, 95% interval {r['ci95_low']:+.4f} to {r['ci95_high']:+.4f}, corrected p {r['p_holm']:.3f}")
     return lines

@@ -435,7 +435,7 @@ def results_peers(
     return "\n\n".join(parts)
 
 # %% ../nbs/08a_site.ipynb #5d0a1c02
-SPEEDS = {"fast": "{}_fast", "frugal": "{}_frugal", "plain TRL, no checkpointing": "trl_{}_fastest", "plain TRL, checkpointing": "trl_{}_default"}      # how -> its case
+SPEEDS = {"fast": "{}_fast", "frugal": "{}_frugal", "plain TRL, 16 rows at once": "trl_{}_fastest", "plain TRL, 4 rows at a time, checkpointing": "trl_{}_default"}      # how -> its case
 
 def results_speed(
     root: Path,
@@ -443,11 +443,11 @@ def results_speed(
     "Speed and memory of training, by method and mode, from benchmarks/training.json."
     path = root / "benchmarks/training.json"
     found = {r["case"]: r for r in json.loads(path.read_text(encoding="utf-8")) if r["hardware"]["gpus"] and r.get("tokens_per_second")} if path.exists() else {}
-    rows = [{"Method": LABELS[arm], "How": how, "Tokens a second": f"{r['tokens_per_second']:,}", "Peak memory": f"{r['peak_allocated_gib']:.2f} GiB"}
+    rows = [{"Method": LABELS[arm], "How": how, "Tokens a second": f"{r['tokens_per_second']:,}", "Peak allocated": f"{r['peak_allocated_gib']:.2f} GiB", "Peak reserved": f"{r['peak_reserved_gib']:.2f} GiB"}
             for arm in ("qlora", "galore") for how, case in SPEEDS.items() if (r := found.get(case.format(arm)))]
     if not rows: return ""
     first = next(iter(found.values()))
-    return markdown_table(rows, texts=2) + f"\n\nGemma-3-1B's shape, 16 rows of at most 512 tokens a step, padding not counted; {first['hardware']['gpus'][0]['name']}, {first['date']}."
+    return markdown_table(rows, texts=2) + f"\n\nGemma-3-1B's shape, 16 rows of at most 512 tokens a step, padding not counted. Allocated is what tensors hold; reserved is what PyTorch keeps of the GPU, part of which it can give back. Warm-up (compiling, recording) is not timed. {first['hardware']['gpus'][0]['name']}, {first['date']}."
 
 # %% ../nbs/08a_site.ipynb #25698ce0
 def _answer(source: str, names: dict) -> str:
