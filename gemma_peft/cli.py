@@ -685,6 +685,8 @@ def settings_command(profile: Profile = "tiny", overrides: Overrides = [],
     typer.echo(aligned([dict(setting=name, value=json.dumps(value), origin=origin[name], meaning=settings()[name].metadata["help"])
                         for name, value in flatten(config).items() if name.split(".")[0] == section or not section]))
 
+
+# %% ../nbs/09_cli.ipynb #5e9a0c01
 @app.command("site")
 def site_command(name: Named = ""):
     """Turn a run's executed notebooks into the report site.
@@ -696,6 +698,8 @@ def site_command(name: Named = ""):
     from gemma_peft.site import build_site
     build_site(find_run(name), repository_root())
 
+
+# %% ../nbs/09_cli.ipynb #5e9a0c02
 @app.command("bench")
 def bench_command(
     cases: Annotated[str, typer.Option(help="Names with commas between them; empty means all.")] = "",
@@ -722,6 +726,8 @@ def bench_command(
     if folder: typer.echo(f"Written to {from_here(folder)}")
     if failed := [r["case"] for r in rows if r.get("error")]: raise GemmaPeftError(f"{len(failed)} of {len(rows)} cases failed: {', '.join(failed)}. The errors are above; the others are measured")
 
+
+# %% ../nbs/09_cli.ipynb #5e9a0c03
 @app.command("sweep")
 def sweep_command(
     name: Named = "",
@@ -746,6 +752,8 @@ def sweep_command(
         for arm, chosen in asked.items(): sweep(run, arm, chosen)
     typer.echo("\n" + sweep_advice(run))
 
+
+# %% ../nbs/09_cli.ipynb #5e9a0c04
 @app.command("export")
 def export_command(name: Named = "", rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 64):
     """Write what GaLore learned as a LoRA adapter, with the error it leaves.
@@ -758,6 +766,8 @@ def export_command(name: Named = "", rank: Annotated[int, typer.Option(help="Ran
     run = find_run(name); report = export_lora(run, rank)
     typer.echo(f"{from_here(run.path / 'models/galore/lora')}: a LoRA adapter of rank {rank}; {report['relative_error']:.1%} of the update's norm is left behind")
 
+
+# %% ../nbs/09_cli.ipynb #5e9a0c05
 @app.command("score")
 def score_command(name: Named = ""):
     """Compute every figure, interval and test again from a run's saved answers; no model, no GPU.
