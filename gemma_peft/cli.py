@@ -734,22 +734,22 @@ def sweep_command(
     profile: Annotated[str, typer.Option("--profile", "-p", help="Make or take up the run of a profile, in place of naming one.")] = "",
     out: Annotated[str, typer.Option("--out", "-o", help="With --profile: the run folder.")] = "",
     overrides: Overrides = [],
-    arms: Annotated[str, typer.Option(help="Arms with a comma between them.")] = "qlora,galore",
-    rates: Annotated[str, typer.Option(help="Learning rates with commas between them; empty takes sweep.rates, or five around each arm's own.")] = "",
+    methods: Annotated[str, typer.Option(help="Methods with a comma between them: qlora, galore, full_adamw.")] = "qlora,galore",
+    rates: Annotated[str, typer.Option(help="Learning rates with commas between them; empty takes sweep.rates, or five around each method's own.")] = "",
 ):
-    """Try learning rates for each arm on a share of the training rows, judged by the validation loss.
+    """Try learning rates for each method on a share of the training rows, judged by the validation loss.
 
     \b
     Examples:
       gemma-peft sweep runs/tiny
-      gemma-peft sweep --profile gemma --arms galore --rates 3e-5,1e-4,3e-4
+      gemma-peft sweep --profile gemma --methods galore --rates 3e-5,1e-4,3e-4
     """
     from gemma_peft.sweep import rates_for, sweep, sweep_advice
     run = run_to_sweep(name, profile, out, overrides)
-    asked = {arm.strip(): rates_for(run, arm.strip(), parse_value(rates, list[float])) for arm in arms.split(",") if arm.strip()}      # all of it is checked before anything trains
+    asked = {method.strip(): rates_for(run, method.strip(), parse_value(rates, list[float])) for method in methods.split(",") if method.strip()}      # all of it is checked before anything trains
     with locked(run.path):
         if records := [s for s in ("tiny", "data", "templating") if not stage_state(run, s)["done"]]: run_pipeline(run, records)
-        for arm, chosen in asked.items(): sweep(run, arm, chosen)
+        for method, chosen in asked.items(): sweep(run, method, chosen)
     typer.echo("\n" + sweep_advice(run))
 
 
