@@ -173,7 +173,7 @@ class ControlsConfig:
     leave_one_out: bool = setting(False, "train both arms without each source, and test them on it")
     forgetting_text: str = setting("", "general text: a .txt or .jsonl file, a hub id (owner/name or owner/name:config), or 'synthetic'; empty measures no forgetting")
     forgetting_tokens: int = setting(20000, "tokens of general text, at most", low=16)
-    generalisation: bool = setting(False, "measure the loss on training rows beside that on test rows")
+    generalisation: bool = setting(False, "measure loss and scores on training prompts beside those on test prompts")
 
 @dataclass
 class SweepConfig:
