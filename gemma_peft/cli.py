@@ -11,7 +11,7 @@ __all__ = ['T4_GIB', 'app', 'Profile', 'Overrides', 'Named', 'parse_value', 'par
            'check_machine', 'needs', 'memory_verdict', 'check_memory', 'gpu_gib', 'check_packages', 'check_disk',
            'ask_hub', 'hub_names', 'check_hub', 'hub_answer', 'top', 'run_command', 'status_command', 'compare_command',
            'doctor_command', 'settings_command', 'site_command', 'bench_command', 'sweep_command', 'export_command',
-           'score_command', 'main']
+           'controls_command', 'score_command', 'main']
 
 # %% ../nbs/09_cli.ipynb #ce39001e
 import csv, importlib, json, os, pkgutil, re, shlex, shutil, signal, socket, sys, threading, time, tomllib, typing, urllib.error, urllib.request
@@ -95,11 +95,12 @@ def lock_holder(
 # %% ../nbs/09_cli.ipynb #119b9c31
 @contextmanager
 def locked(
-    folder: Path,   # the run folder
+    folder: Path,         # the run folder
+    name: str = ".lock",  # of the file that says who holds it; another for a part of the run
 ):
     "Hold the run in `folder`; raises a GemmaPeftError when another process does."
     import psutil
-    path = Path(folder) / ".lock"; path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(folder) / name; path.parent.mkdir(parents=True, exist_ok=True)
     if holder := lock_holder(path):
         raise GemmaPeftError(f"{folder} is being written by process {holder['pid']} on {holder['host']}. Wait for it (`gemma-peft status {folder}`), "
                              f"choose another folder with --out, or remove {path} if that process is none of ours")
@@ -765,6 +766,37 @@ def export_command(name: Named = "", rank: Annotated[int, typer.Option(help="Ran
     from gemma_peft.galore import export_lora
     run = find_run(name); report = export_lora(run, rank)
     typer.echo(f"{from_here(run.path / 'models/galore/lora')}: a LoRA adapter of rank {rank}; {report['relative_error']:.1%} of the update's norm is left behind")
+
+
+# %% ../nbs/09_cli.ipynb #3fd92d57
+@app.command("controls")
+def controls_command(
+    name: Named = "",
+    only: Annotated[str, typer.Option(help="Names or patterns with commas between them; empty makes all that a run asks for.")] = "",
+    listed: Annotated[bool, typer.Option("--list", help="Say what there is to make, and make nothing.")] = False,
+):
+    """Make a run's controls, or some of them: seeds, rows of the ladder, left-out sources, measures.
+
+    Each is a job of its own. Several processes may make different ones, also in copies of the run folder that are put together afterwards; `gemma-peft run` then only reads them.
+
+    \b
+    Examples:
+      gemma-peft controls runs/tiny --list
+      gemma-peft controls runs/tiny --only 'seeds/*,ladder/lora'
+    """
+    from gemma_peft.controls import check_controls, control_jobs, unmade
+    run = find_run(name)
+    jobs = control_jobs(run); left = unmade(run, jobs)
+    patterns = [p.strip() for p in only.split(",") if p.strip()]
+    if not jobs: raise GemmaPeftError(f"{run.path} asks for no controls; ask with `gemma-peft run --out {from_here(run.path)} --set seeds=0,1,2` and the like (`gemma-peft settings --section controls`)")
+    for p in patterns:
+        if not any(fnmatch(job, p) for job in jobs): raise GemmaPeftError(f"no control of {from_here(run.path)} is called {p!r}.{nearest(p, jobs)} There are {', '.join(jobs)}")
+    chosen = [job for job in jobs if not patterns or any(fnmatch(job, p) for p in patterns)]
+    if listed: typer.echo(aligned([dict(control=job, state="to do" if job in left else "done") for job in chosen])); return
+    check_controls(run, chosen)
+    for k, job in enumerate(chosen, 1):
+        with locked(run.path, f".{job.replace('/', '-')}.lock"): told = jobs[job][0]()
+        typer.echo(f"{k}/{len(chosen)}  {job}" + (f"  {told}" if isinstance(told, str) and told else ""))
 
 
 # %% ../nbs/09_cli.ipynb #5e9a0c05

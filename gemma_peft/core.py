@@ -173,6 +173,7 @@ class ControlsConfig:
     leave_one_out: bool = setting(False, "train both arms without each source, and test them on it")
     forgetting_text: str = setting("", "general text: a .txt or .jsonl file, a hub id (owner/name or owner/name:config), or 'synthetic'; empty measures no forgetting")
     forgetting_tokens: int = setting(20000, "tokens of general text, at most", low=16)
+    keep_models: bool = setting(True, "keep the weights of seeds, rows and left-out sources; false lets them go once measured")
     generalisation: bool = setting(False, "measure loss and scores on training prompts beside those on test prompts")
 
 @dataclass
@@ -446,7 +447,7 @@ STAGES = {
     "hybrid": Stage("07_hybrid", ("model", "eval.max_new_tokens", "eval.batch_size", "eval.decoder", "hybrid"), (*_processed[1:], *_arms, *_metrics), (
         "models/hybrid/", "results/metrics/hybrid_*.json")),
     "controls": Stage("07a_controls", ("model", "training", "qlora", "galore", "eval.max_new_tokens", "eval.batch_size", "eval.decoder", "seeds", "controls"), (
-        *_processed, *_arms, *_metrics, *_results), ("seeds/*/results/metrics/*.json", "ladder/*/results/metrics/*.json", "leave_one_out/*/results/metrics/*.json", "results/metrics/controls.json")),
+        *_processed, *_arms, *_metrics, *_results), ("seeds/*/results/metrics/*.json", "ladder/*/results/metrics/*.json", "leave_one_out/*/results/metrics/*.json", "results/metrics/*_measures.json", "results/metrics/controls.json")),
     "score": Stage("07c_score", ("seeds", "controls.ladder", "hybrid.methods"), (
         _processed[2], "data/samples/dataset_stats.json", "results/predictions/*.jsonl", "seeds/*/results/predictions/*.jsonl", "ladder/*/results/predictions/*.jsonl"), (
         "results/metrics/scores.json", "results/metrics/comparisons.json")),
