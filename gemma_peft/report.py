@@ -875,12 +875,13 @@ def sureness(run: Run) -> list[str]:
 
 # %% ../nbs/08_report.ipynb #5d689b59
 def seed_caveat(run: Run) -> str:
-    "What the intervals do not cover."
+    "What intervals and p-values cover."
     found, n = scored(run), scores(run, "base")["n"]
     if len(found["seeds"]) == 1: return f"One training seed ({found['seeds'][0]}) and {n} test prompts: the intervals are about other prompts. Another seed may move a score by more."
     others = _listed([label(m) for m in (*models(run)[3:], *controls(run))])
     rest = f" {others} have one seed, and are compared with the arms' first seed ({found['seeds'][0]})." if others else ""
-    return f"{len(found['seeds'])} training seeds ({_listed([str(s) for s in found['seeds']])}) and {n} test prompts: from a few seeds, intervals and p-values are too sure.{rest}"
+    covered = "the intervals count the luck of both, and are wide from few seeds; the p-values are about these trained models. A difference counts as shown only where both show it."
+    return f"{len(found['seeds'])} training seeds ({_listed([str(s) for s in found['seeds']])}) and {n} test prompts: {covered}{rest}"
 
 # %% ../nbs/08_report.ipynb #a938be2e
 def rate_caveat(run: Run) -> str:
