@@ -702,7 +702,7 @@ def claim(
     if not row["significant"]:
         but = f"; Holm-corrected p {p}" if low > 0 or high < 0 else ""           # the interval alone would say more than all tests together do
         return (f"No difference shown between {a} and {b} in {name}: {signed(d, 4)} ({signed(low)} to {signed(high)}{but})"
-                + (f"; with these prompts a difference of {row['mde80']:.3f} would be found." if row["mde80"] else ".") + floor)
+                + (f"; a difference of {row['mde80']:.3f} would be found in four of five such experiments." if row["mde80"] else ".") + floor)
     if d < 0: low, high = -high, -low
     return f"{a[0].upper() + a[1:]}'s {name} is {'higher' if d > 0 else 'lower'} than {b}'s by {abs(d):.4f} (95% interval {low:.3f} to {high:.3f}, Holm-corrected p {p}).{floor}"
 
@@ -951,7 +951,8 @@ def summary_text(run: Run) -> str:
     parts = ["gemma_peft: QLoRA, GaLore and mixes of both, compared", "=" * 54, *setting_lines(run), "", text_table(readable(rows)), "", *legend(rows), ""]
     for heading, lines in findings(run).items(): parts += [heading, "-" * len(heading), *(f"- {l}" if not l.startswith(" ") else l for l in lines), ""]
     signature = run.read_json(result_file("base")).get("bleu4_signature", "")
-    parts += ["Definitions", "-----------", "- A comparison is paired: both models on the same resampled prompts and seeds, and an approximate randomisation test with Holm's correction (see 05d_statistics).",
+    parts += ["Definitions", "-----------", "- A comparison is paired: both models on the same resampled prompts, with Student's t over training seeds where there are several; and an approximate randomisation test with Holm's correction",
+              "  (see 05d_statistics).",
               f"- BLEU-4 and ROUGE-L run from 0 to 1; greedy answers of at most {run.config.eval.max_new_tokens} tokens. BLEU: {signature}",
               "- Memory is the peak while training, in GiB (2**30 bytes); a mix shows its larger arm. Time is training alone; a mix adds both arms."]
     return "\n".join(parts) + "\n"

@@ -16,7 +16,7 @@ from .controls import ROWS
 from .core import LABELS, SOURCES, GemmaPeftError, Run, stage, stage_state
 from .eval import ARMS, RESAMPLES, results_file, rounded
 from .metrics import answer_statistics, figures, group_figures, other_definitions
-from .statistics import COMPARED, compare, holm, intervals
+from .statistics import COMPARED, compare, decide, intervals
 
 # %% ../nbs/07c_score.ipynb #d1c044a1
 def test_prompts(run: Run) -> list[tuple]:    # (prompt_id, reference) of each test row
@@ -138,8 +138,7 @@ def compare_left_out(
             models = {"without": without, "with": answers[arm][run.config.seed].take(own), "base": answers["base"][run.config.seed].take(own)}
             found = compare(models, [("without", "with"), ("without", "base")], resamples=resamples)
             rows += [r | dict(source=source, model=arm, seeds=1) for r in found]
-    corrected = holm({k: r["p_randomisation"] for k, r in enumerate(rows)})
-    return [r | dict(p_holm=corrected[k], significant=bool(corrected[k] < .05 and (r["ci95_low"] > 0 or r["ci95_high"] < 0))) for k, r in enumerate(rows)]
+    return decide(rows)
 
 # %% ../nbs/07c_score.ipynb #d747968c
 def check_stored(run: Run, answers: dict):

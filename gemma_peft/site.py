@@ -6,7 +6,7 @@
 __all__ = ['REPLACED', 'RESULTS', 'PEERS', 'SPEEDS', 'checkout', 'quarto_config', 'pages', 'split_title', 'clean_outputs',
            'documentation', 'anchor', 'to_page', 'local_links', 'page_sources', 'write_pages', 'quarto', 'render',
            'build_site', 'links', 'check_site', 'published', 'results_table', 'results_notes', 'results_picture',
-           'results_peers', 'results_speed', 'evaluated', 'readme_text', 'write_readme']
+           'results_controls', 'results_peers', 'results_speed', 'evaluated', 'readme_text', 'write_readme']
 
 # %% ../nbs/08a_site.ipynb #ab314581
 import ast, html, importlib, inspect, json, os, re, shutil, subprocess, sys
@@ -369,11 +369,17 @@ def published(
         found[name] = dict(figures=figures, rows=pd.read_csv(folder / "comparison_table.csv").to_dict("records"))
     return found
 
+def _interval(found: dict, key: str) -> str:
+    "A score's 95% interval in brackets; empty where it was not measured."
+    return f" [{found[key + '_ci95_low']:.3f}, {found[key + '_ci95_high']:.3f}]" if f"{key}_ci95_low" in found else ""
+
 def _rows(name: str, found: dict) -> list[dict]:
     "One published run: the base model, then a row a technique."
     unit, first = found["figures"].get("memory_unit", "GiB"), found["rows"][0]
-    score = lambda r, key: f"**{r[key + '_after']:.4f}** ({change(r[key + '_before'], r[key + '_after'])})"
-    base = {"Run": f"**{found['figures'].get('title', name)}**", "Model": "base", "BLEU-4": f"{first['bleu4_before']:.4f}", "ROUGE-L": f"{first['rouge_l_before']:.4f}", "Peak memory": "", "Training": ""}
+    own = found["figures"].get("scores", {}).get("base", {}).get("overall", {})
+    before = lambda key: f"{first[key + '_before']:.4f}" + _interval(own, key)
+    score = lambda r, key: f"**{r[key + '_after']:.4f}**{_interval(r, key)} ({change(r[key + '_before'], r[key + '_after'])})"
+    base = {"Run": f"**{found['figures'].get('title', name)}**", "Model": "base", "BLEU-4": before("bleu4"), "ROUGE-L": before("rouge_l"), "Peak memory": "", "Training": ""}
     return [base] + [{"Run": "", "Model": r["technique"], "BLEU-4": score(r, "bleu4"), "ROUGE-L": score(r, "rouge_l"),
                       "Peak memory": f"{r['peak_memory_gib']:.2f} {unit}", "Training": duration(3600 * r["training_hours"])} for r in found["rows"]]
 
@@ -385,13 +391,18 @@ def results_table(
     return markdown_table(lines, texts=2) if lines else "*No results have been published yet: `gemma-peft run` makes some.*"
 
 # %% ../nbs/08a_site.ipynb #5ae35597
+def _seeds(f: dict) -> str:
+    "The training seeds of a result set."
+    seeds = f.get("seeds") or [f["seed"]]
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
 def _circumstances(name: str, f: dict) -> str:
     "One line on how a result set came about."
     if f.get("note"): return f"**{f.get('title', name)}**: {f['note']}"
     gpus = ", ".join(g["name"] for g in (f.get("hardware") or {}).get("gpus", [])) or f"{(f.get('hardware') or {}).get('cpu_cores', '?')} CPU cores, no GPU"
     records = ", ".join(f"{r['train']:,} + {r['test']:,} {s}" for s, r in f["records"].items())
     versions = ", ".join(f"{k} {f['versions'][k]}" for k in ("torch", "transformers", "trl", "peft", "bitsandbytes") if (f.get("versions") or {}).get(k))
-    return f"**{name}**: `{f['model']}`; {records} records (train + test); seed {f['seed']}; {gpus}; {versions}; commit {f.get('commit') or 'unknown'}. {f.get('remark', '')}".rstrip()
+    return f"**{name}**: `{f['model']}`; {records} records (train + test); {_seeds(f)}; {gpus}; {versions}; commit {f.get('commit') or 'unknown'}. {f.get('remark', '')}".rstrip()
 
 def results_notes(root: Path) -> str:
     "How each published result set came about, as a Markdown list."
@@ -404,6 +415,34 @@ def results_picture(
     "The plot of the most telling published run."
     for name in RESULTS:
         if (root / "results" / name / f"{plot}.png").exists(): return f"![BLEU-4 and ROUGE-L of every model, {name} run](../results/{name}/{plot}.png)"
+    return ""
+
+# %% ../nbs/08a_site.ipynb #c2415901
+def _ladder(c: dict) -> str:      # the controls of figures.json
+    "The ladder as a table: each row beside the one it is a single change away from."
+    names = {r["row"]: r["label"] for r in c["ladder"]}
+    signed = lambda v, form="{:+.4f}": "" if v is None else form.format(v).replace("-", "−")
+    return markdown_table([{"Model": r["label"], "One change from": names.get(r["versus"], ""), "Loss a token": f"{r['reference_loss']:.4f}", "Change": signed(r.get("reference_loss_change")),
+                            "BLEU-4": f"{r['bleu4']:.4f}", "BLEU-4 change": signed(r.get("bleu4_change")), "General text": signed(r.get("text_loss"), "{:.4f}")} for r in c["ladder"]], texts=2)
+
+def _left_out(c: dict) -> str:
+    "Sources that were left out: BLEU-4 on their prompts, untrained, without and with them; a star where the difference to `with` is shown."
+    shown = {(r["source"], r["model"]): " *" for r in c.get("left_out", []) if r["against"] == "with" and r["metric"] == "bleu4" and r["significant"]}
+    return markdown_table([{"Left out": LABELS[r["source"]], "Model": LABELS[r["model"]], "BLEU-4: base": f"{r['bleu4_base']:.4f}",
+                            "without": f"{r['bleu4_without']:.4f}" + shown.get((r["source"], r["model"]), ""), "with": f"{r['bleu4_trained']:.4f}"} for r in c["leave_one_out"]], texts=2)
+
+# %% ../nbs/08a_site.ipynb #6b64936d
+def results_controls(
+    root: Path,
+) -> str:   # Markdown; empty where no published run made a ladder
+    "The ladder of the most telling run, and its left-out sources."
+    for name, found in published(root).items():
+        if not (c := found["figures"].get("controls") or {}).get("ladder"): continue
+        general = " General text is the loss a token on text that is no record: what training cost there." if any(r.get("text_loss") is not None for r in c["ladder"]) else ""
+        parts = [f"**{name}, one change at a time.** Each row against the one named, in one seed: the loss a token on the references of the test prompts, and BLEU-4.{general}", _ladder(c)]
+        if c.get("leave_one_out"):
+            parts += [f"**{name}, a source left out.** Trained on the other sources, tested on this one's prompts. A star: lower or higher than with it, after correction for all such tests.", _left_out(c).replace(" *", r" \*")]
+        return "\n\n".join(parts)
     return ""
 
 # %% ../nbs/08a_site.ipynb #e3da30fc

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMPARED', 'resample_counts', 't_quantile', 'seed_draws', 'resampled', 'over_seeds', 'observed', 'bootstrap_interval',
-           'detectable', 'paired_bootstrap', 'swapped', 'randomisation_test', 'holm', 'intervals', 'compare',
+           'detectable', 'paired_bootstrap', 'swapped', 'randomisation_test', 'holm', 'decide', 'intervals', 'compare',
            'plot_differences']
 
 # %% ../nbs/05d_statistics.ipynb #29e78642
@@ -225,6 +225,14 @@ def holm(
         corrected[name] = highest
     return {name: corrected[name] for name in p}
 
+# %% ../nbs/05d_statistics.ipynb #8aabb76a
+def decide(
+    rows: list[dict],   # of one family: p_randomisation, ci95_low, ci95_high
+) -> list[dict]:        # with p_holm and significant
+    "Holm's correction within a family, and the verdict."
+    p = holm({i: r["p_randomisation"] for i, r in enumerate(rows)})
+    return [r | dict(p_holm=p[i], significant=bool(p[i] < .05 and (r["ci95_low"] > 0 or r["ci95_high"] < 0))) for i, r in enumerate(rows)]
+
 # %% ../nbs/05d_statistics.ipynb #bd2298bf
 COMPARED = ("bleu4", "rouge_l", "chrf")
 
@@ -264,8 +272,7 @@ def compare(
         for m in metrics:
             row = dict(model=model, against=against, metric=m) | _difference(figures[model][m], figures[against][m], draws)
             rows.append(row | dict(p_randomisation=_as_large(row["difference"], tossed[m])))
-    corrected = holm({i: r["p_randomisation"] for i, r in enumerate(rows)})
-    return [r | dict(p_holm=corrected[i], significant=bool(corrected[i] < .05 and (r["ci95_low"] > 0 or r["ci95_high"] < 0))) for i, r in enumerate(rows)]
+    return decide(rows)
 
 # %% ../nbs/05d_statistics.ipynb #0e41fe41
 def _check_pairs(models: dict, pairs, metrics: int, resamples: int) -> list[tuple]:

@@ -114,15 +114,16 @@ def sweep_advice(run: Run) -> str:
     return "\n".join([" ".join(f"--set {SWEPT[m]}={r:g}" for m, r in chosen.items()), *ends])
 
 # %% ../nbs/07b_sweep.ipynb #5fa31cf8
-def plot_sweep(run: Run):
-    "Validation loss against the learning rate, a curve for each method; a ring marks the chosen rate."
+def plot_sweep(
+    found: dict,   # of `read_sweep`
+):                 # a matplotlib figure
+    "Validation loss against the learning rate, a curve for each method; a ring marks its lowest point."
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(6, 3), layout="constrained")
-    chosen = chosen_rates(run)
-    for (method, s), mark in zip(read_sweep(run).items(), "osD"):
+    for (method, s), mark in zip(found.items(), "osD"):
         sound, colour = {t["learning_rate"]: t["validation_loss"] for t in s["tried"] if t["validation_loss"] is not None}, COLOURS.get(method, "#332288")
         ax.plot(sound.keys(), sound.values(), mark + "-", color=colour, label=ROWS[method].label)
-        ax.plot(chosen[method], sound[chosen[method]], "o", ms=12, mfc="none", color=colour)
+        if sound: best = min(sound, key=sound.get); ax.plot(best, sound[best], "o", ms=12, mfc="none", color=colour)
     ax.set(xscale="log", xlabel="peak learning rate (ring: chosen)", ylabel="validation loss (nats a token)")
     ax.spines[["top", "right"]].set_visible(False); ax.legend(frameon=False)
     return fig
