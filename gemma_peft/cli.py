@@ -104,12 +104,15 @@ def locked(
     if holder := lock_holder(path):
         raise GemmaPeftError(f"{folder} is being written by process {holder['pid']} on {holder['host']}. Wait for it (`gemma-peft status {folder}`), "
                              f"choose another folder with --out, or remove {path} if that process is none of ours")
-    path.unlink(missing_ok=True)
+    if path.exists(): path.unlink(missing_ok=True)                # its holder is dead
     me = dict(pid=os.getpid(), created=psutil.Process().create_time(), host=socket.gethostname())
     try:
         with open(path, "x", encoding="utf-8") as f: json.dump(me, f)
     except FileExistsError: raise GemmaPeftError(f"{folder} was taken by another process this very moment. Wait for it, or choose another folder with --out") from None
-    try: yield path
+    try:
+        for other in Path(folder).glob(".?*.lock") if name == ".lock" else [Path(folder) / ".lock"]:         # the whole run, and a part of it
+            if holder := lock_holder(other): raise GemmaPeftError(f"process {holder['pid']} on {holder['host']} is working in {folder} ({other.name}). Wait for it (`gemma-peft status {folder}`)")
+        yield path
     finally: path.unlink(missing_ok=True)
 
 # %% ../nbs/09_cli.ipynb #ce0d8364
@@ -304,6 +307,7 @@ def forget(
     for w in STAGES[stage].writes:
         if w.endswith("/final/"):
             for checkpoint in (run.path / w).parent.glob("checkpoint-*"): shutil.rmtree(checkpoint)
+        if w.endswith("_measures.json"): [old.unlink() for old in run.path.glob(w)]
         if "/*/" in w:                                                             # runs within the run
             for old in [p for folder in ("stages", "results", "models/*/checkpoint-*") for p in run.path.glob(f"{w.split('/')[0]}/*/{folder}")]: shutil.rmtree(old)
 
@@ -788,14 +792,15 @@ def controls_command(
     run = find_run(name)
     jobs = control_jobs(run); left = unmade(run, jobs)
     patterns = [p.strip() for p in only.split(",") if p.strip()]
-    if not jobs: raise GemmaPeftError(f"{run.path} asks for no controls; ask with `gemma-peft run --out {from_here(run.path)} --set seeds=0,1,2` and the like (`gemma-peft settings --section controls`)")
+    if not jobs: raise GemmaPeftError(f"{run.path} asks for no controls; ask with `{go_on(run)} --set seeds=0,1,2` and the like (`gemma-peft settings --section controls`)")
     for p in patterns:
         if not any(fnmatch(job, p) for job in jobs): raise GemmaPeftError(f"no control of {from_here(run.path)} is called {p!r}.{nearest(p, jobs)} There are {', '.join(jobs)}")
     chosen = [job for job in jobs if not patterns or any(fnmatch(job, p) for p in patterns)]
     if listed: typer.echo(aligned([dict(control=job, state="to do" if job in left else "done") for job in chosen])); return
     check_controls(run, chosen)
     for k, job in enumerate(chosen, 1):
-        with locked(run.path, f".{job.replace('/', '-')}.lock"): told = jobs[job][0]()
+        with locked(run.path, f".{job.replace('/', '-')}.lock"):
+            told = jobs[job][0]()
         typer.echo(f"{k}/{len(chosen)}  {job}" + (f"  {told}" if isinstance(told, str) and told else ""))
 
 

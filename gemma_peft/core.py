@@ -449,7 +449,8 @@ STAGES = {
     "controls": Stage("07a_controls", ("model", "training", "qlora", "galore", "eval.max_new_tokens", "eval.batch_size", "eval.decoder", "seeds", "controls"), (
         *_processed, *_arms, *_metrics, *_results), ("seeds/*/results/metrics/*.json", "ladder/*/results/metrics/*.json", "leave_one_out/*/results/metrics/*.json", "results/metrics/*_measures.json", "results/metrics/controls.json")),
     "score": Stage("07c_score", ("seeds", "controls.ladder", "controls.leave_one_out", "hybrid.methods"), (
-        _processed[2], "data/samples/dataset_stats.json", "results/predictions/*.jsonl", "seeds/*/results/predictions/*.jsonl", "ladder/*/results/predictions/*.jsonl", "leave_one_out/*/results/predictions/*.jsonl"), (
+        _processed[2], "data/samples/dataset_stats.json", "results/predictions/*.jsonl", "seeds/*/results/predictions/*.jsonl", "ladder/*/results/predictions/*.jsonl", "leave_one_out/*/results/predictions/*.jsonl",
+        "results/predictions/seen/*.jsonl", "seeds/*/results/predictions/seen/*.jsonl"), (
         "results/metrics/scores.json", "results/metrics/comparisons.json")),
     "report": Stage("08_report", ("eval.examples", "hybrid.methods"), ("results/metrics/*.json", "results/predictions/*.jsonl", "seeds/*/results/metrics/*.json", "ladder/*/results/metrics/*.json"), (
         "results/metrics/comparison_table.csv", "results/plots/", "results/examples/", "results/summary_report.txt")),

@@ -12,7 +12,7 @@ from .core import GemmaPeftError, Run, stage
 from .data import load_tokenizer
 from .galore_adamw import GaLoreAdamW
 from .memory import galore_storage
-from .training import compute_settings, fit, free_memory, freeze_all_but_linear, linear_layers, load_base, load_model, mean_loss, reference_loss
+from .training import compute_settings, fit, free_memory, freeze_all_but_linear, linear_layers, load_base, load_model, validation_loss
 
 # %% ../nbs/05_galore.ipynb #36e9af8f
 _all_ = ["GaLoreAdamW"]
@@ -85,7 +85,7 @@ def train_weights(
     tokenizer = load_tokenizer(run)
     metrics["optimizer_state_gib"] = round(state_gib(made[0]), 4)
     save_model(run, model, tokenizer, "models/galore/final")
-    metrics["validation_loss"] = round(mean_loss(reference_loss(model, validation, tokenizer.pad_token_id)), 5)      # of what was saved
+    metrics["validation_loss"] = validation_loss(model, validation, tokenizer.pad_token_id)      # of what was saved
     run.write_json("results/metrics/galore_metrics.json", metrics)
     made.clear(); del model; free_memory()
     return metrics

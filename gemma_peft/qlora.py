@@ -10,7 +10,7 @@ import json
 
 from .core import GemmaPeftError, Run, stage
 from .data import load_tokenizer
-from .training import fit, free_memory, head_logits, hidden_and_targets, load_base, mean_loss, reference_loss
+from .training import fit, free_memory, head_logits, hidden_and_targets, load_base, mean_loss, reference_loss, validation_loss
 
 # %% ../nbs/04_qlora.ipynb #58fe7206
 def lora_config(
@@ -31,7 +31,7 @@ def train_adapter(
     model, metrics = fit(run, "qlora", rows, lambda: load_base(run, quantised=True), run.config.qlora.learning_rate,
                          peft_config=lora_config(run))
     tokenizer = load_tokenizer(run)
-    metrics["validation_loss"] = round(mean_loss(reference_loss(model, validation, tokenizer.pad_token_id)), 5)
+    metrics["validation_loss"] = validation_loss(model, validation, tokenizer.pad_token_id)
     with run.writing("models/qlora/final") as folder: model.save_pretrained(folder); tokenizer.save_pretrained(folder)
     run.write_json("results/metrics/qlora_metrics.json", metrics)
     del model; free_memory()

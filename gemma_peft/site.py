@@ -419,10 +419,10 @@ def results_picture(
 
 # %% ../nbs/08a_site.ipynb #c2415901
 def _ladder(c: dict) -> str:      # the controls of figures.json
-    "The ladder as a table: each row beside the one it is a single change away from."
+    "The ladder as a table: each row beside the one it is compared with."
     names = {r["row"]: r["label"] for r in c["ladder"]}
     signed = lambda v, form="{:+.4f}": "" if v is None else form.format(v).replace("-", "−")
-    return markdown_table([{"Model": r["label"], "One change from": names.get(r["versus"], ""), "Loss a token": f"{r['reference_loss']:.4f}", "Change": signed(r.get("reference_loss_change")),
+    return markdown_table([{"Model": r["label"], "Compared with": names.get(r["versus"], ""), "Loss a token": f"{r['reference_loss']:.4f}", "Change": signed(r.get("reference_loss_change")),
                             "BLEU-4": f"{r['bleu4']:.4f}", "BLEU-4 change": signed(r.get("bleu4_change")), "General text": signed(r.get("text_loss"), "{:.4f}")} for r in c["ladder"]], texts=2)
 
 def _left_out(c: dict) -> str:
@@ -435,7 +435,7 @@ def _left_out(c: dict) -> str:
 def results_controls(
     root: Path,
 ) -> str:   # Markdown; empty where no published run made a ladder
-    "The ladder of the most telling run, and its left-out sources."
+    "The ladder of the first published run that has one, and its left-out sources."
     for name, found in published(root).items():
         if not (c := found["figures"].get("controls") or {}).get("ladder"): continue
         general = " General text is the loss a token on text that is no record: what training cost there." if any(r.get("text_loss") is not None for r in c["ladder"]) else ""

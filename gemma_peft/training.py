@@ -8,7 +8,8 @@ __all__ = ['MODELS', 'COMPILE_STEPS', 'DEFINITIONS', 'choose_precision', 'choose
            'NonFiniteLoss', 'make_trainer_class', 'current_peak_gib', 'StepRows', 'PackCollator',
            'make_packed_trainer_class', 'halve', 'shrink', 'optimiser_steps', 'training_arguments', 'find_checkpoint',
            'choose_mode', 'choose_compile', 'progress_line', 'predicted_memory', 'check_prediction', 'fit',
-           'training_metrics', 'hidden_and_targets', 'head_logits', 'reference_loss', 'mean_loss', 'plan_training']
+           'training_metrics', 'hidden_and_targets', 'head_logits', 'reference_loss', 'mean_loss', 'validation_loss',
+           'plan_training']
 
 # %% ../nbs/03_training.ipynb #00318873
 import gc, hashlib, json, logging, math, os, shutil, time, warnings
@@ -474,7 +475,7 @@ def fit(
         now = shrink(mode, arm, longest, run.config.training.mode == "auto")
         run.warn(f"GPU memory is full in the {mode.name} mode; going on in the {now.name} one with packs of {now.galore_tokens if arm == 'galore' else now.tokens} tokens")
         return now, micro, accumulation
-    identity = dict(settings=stage_settings(run, arm), rows=hashlib.sha256(json.dumps(rows).encode()).hexdigest())
+    identity = dict(settings=stage_settings(run, arm), learning_rate=learning_rate, rows=hashlib.sha256(json.dumps(rows).encode()).hexdigest())
     t = run.config.training
     compiled = choose_compile(t.compile, optimiser_steps(len(rows), t.epochs, t.micro_batch_size, t.gradient_accumulation_steps))
     mode, why = choose_mode(run, arm, compiled[0])
@@ -573,6 +574,16 @@ def reference_loss(
 def mean_loss(pairs: list[tuple[float, int]]) -> float:
     "Loss per token over all rows."
     return sum(s for s, _ in pairs) / max(1, sum(n for _, n in pairs))
+
+def validation_loss(
+    model,
+    rows: list[dict],    # the validation slice
+    pad_token_id: int,
+) -> float:              # nats a token, five decimals
+    "The loss on the validation slice. Raises NonFiniteLoss: the last step is followed by no other that would notice."
+    loss = mean_loss(reference_loss(model, rows, pad_token_id))
+    if math.isfinite(loss): return round(loss, 5)
+    raise NonFiniteLoss(f"The validation loss is {loss} after training. Remedy: a smaller learning rate (`--set qlora.learning_rate=...`, galore.learning_rate or controls.full_learning_rate), or `--set model.dtype=float32`")
 
 # %% ../nbs/03_training.ipynb #61318610
 @stage("training", result=lambda run: run.read_json("results/metrics/training_plan.json"))
