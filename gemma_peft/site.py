@@ -438,8 +438,9 @@ def results_controls(
     "The ladder of the first published run that has one, and its left-out sources."
     for name, found in published(root).items():
         if not (c := found["figures"].get("controls") or {}).get("ladder"): continue
+        toy = " (A model of a few million parameters: it shows how the table works, and says nothing about Gemma.)" if found["figures"].get("model") == "tiny" else ""
         general = " General text is the loss a token on text that is no record: what training cost there." if any(r.get("text_loss") is not None for r in c["ladder"]) else ""
-        parts = [f"**{name}, one change at a time.** Each row against the one named, in one seed: the loss a token on the references of the test prompts, and BLEU-4.{general}", _ladder(c)]
+        parts = [f"**{name}, one change at a time.** Each row against the one named, in one seed: the loss a token on the references of the test prompts, and BLEU-4.{general}{toy}", _ladder(c)]
         if c.get("leave_one_out"):
             parts += [f"**{name}, a source left out.** Trained on the other sources, tested on this one's prompts. A star: lower or higher than with it, after correction for all such tests.", _left_out(c).replace(" *", r" \*")]
         return "\n\n".join(parts)
