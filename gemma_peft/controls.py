@@ -234,8 +234,8 @@ def _make_merged(name: str):
         child = child_run(run, f"ladder/{name}", folders=("data", "tiny", "models/qlora/final"))
         finish(child, name, lambda: merged_model(run, "dequantised" in name), arm_inputs(run, "qlora"))
     return make
-row("qlora_merged_dequantised", "QLoRA, merged in 4 bits", ("qlora",), "the adapter is merged into the same values, expanded")(_make_merged("qlora_merged_dequantised"))
-row("qlora_merged", "QLoRA, merged", ("qlora",), "the adapter is merged into the base in full precision")(_make_merged("qlora_merged"));
+row("qlora_merged_dequantised", "QLoRA merged in 4 bits", ("qlora",), "the adapter is merged into the same values, expanded")(_make_merged("qlora_merged_dequantised"))
+row("qlora_merged", "Merged QLoRA", ("qlora",), "the adapter is merged into the base in full precision")(_make_merged("qlora_merged"));
 
 # %% ../nbs/07a_controls.ipynb #2f4c8b14
 def train_row(
@@ -324,7 +324,7 @@ def train_arm_as(run: Run, row: str, arm: str, overrides: dict):
         return model
     finish(child, row, load, training_inputs(child, arm))
 
-@row("galore_8bit", "GaLore, 8-bit states", ("galore",), "moments in 8 bits, projectors in 4")
+@row("galore_8bit", "8-bit GaLore", ("galore",), "moments in 8 bits, projectors in 4")
 def make_galore_8bit(run: Run):
     packed = dict(states="8bit", projector="4bit")
     if galore_stores(run) == packed: return unneeded(run, "galore_8bit", "the run's own GaLore keeps them so already")
@@ -393,7 +393,7 @@ def _places(run: Run) -> list[tuple]:   # row, label, result name, metrics name,
     "Where the rows that were measured lie, in the table's order."
     order = ("base", "base_nf4", "full_adamw", "lora", "qlora", "qlora_merged_dequantised", "qlora_merged", "galore", "galore_8bit", "equal_time", "equal_memory")
     found = [(n, ROWS[n].label, n, n, run.path / f"ladder/{n}" if n in LADDER else run.path) for n in order if n not in LADDER or n in run.config.controls.ladder]
-    if "mission" in run.config.controls.ladder: found += [("mission", f"{LABELS[a]}, mission's values", a, a, run.path / "ladder/mission") for a in ARMS]
+    if "mission" in run.config.controls.ladder: found += [("mission", f"Mission's {LABELS[a]}", a, a, run.path / "ladder/mission") for a in ARMS]
     return [place for place in found if (place[4] / results_file(place[2])).exists()]
 
 def ladder_table(run: Run) -> list[dict]:   # row, label, versus, changed, scores, reference_loss_change, bleu4_change, text_loss, peak_memory_gib, train_seconds, epochs, learning_rate

@@ -447,7 +447,8 @@ STAGES = {
     "hybrid": Stage("07_hybrid", ("model", "eval.max_new_tokens", "eval.batch_size", "eval.decoder", "hybrid"), (*_processed[1:], *_arms, *_metrics), (
         "models/hybrid/", "results/metrics/hybrid_*.json")),
     "controls": Stage("07a_controls", ("model", "training", "qlora", "galore", "eval.max_new_tokens", "eval.batch_size", "eval.decoder", "seeds", "controls"), (
-        *_processed, *_arms, *_metrics, *_results), ("seeds/*/results/metrics/*.json", "ladder/*/results/metrics/*.json", "leave_one_out/*/results/metrics/*.json", "results/metrics/*_measures.json", "results/metrics/controls.json")),
+        *_processed, *_arms, *_metrics, *_results), ("seeds/*/results/metrics/*.json", "ladder/*/results/metrics/*.json", "leave_one_out/*/results/metrics/*.json", "results/metrics/*_measures.json",
+        "results/predictions/seen/*.jsonl", "results/metrics/controls.json")),
     "score": Stage("07c_score", ("seeds", "controls.ladder", "controls.leave_one_out", "hybrid.methods"), (
         _processed[2], "data/samples/dataset_stats.json", "results/predictions/*.jsonl", "seeds/*/results/predictions/*.jsonl", "ladder/*/results/predictions/*.jsonl", "leave_one_out/*/results/predictions/*.jsonl",
         "results/predictions/seen/*.jsonl", "seeds/*/results/predictions/seen/*.jsonl"), (

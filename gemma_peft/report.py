@@ -11,7 +11,7 @@ __all__ = ['ARMS', 'METRICS', 'SCORES', 'COMPARISONS', 'MARKERS', 'COLUMNS', 'GR
            'plot_time', 'seed_curves', 'plot_loss', 'plot_sources', 'plot_bands', 'spread', 'plot_spread', 'plot_costs',
            'plot_lengths', 'save_plots', 'turns', 'sentence_scores', 'draw', 'choose_prompts', 'choose_examples',
            'examples_markdown', 'show_examples', 'signed', 'noise_floor', 'claim', 'quality_findings', 'agreement',
-           'control_findings', 'made_controls', 'mean_over_seeds', 'left_out_claim', 'beyond_findings',
+           'control_findings', 'made_controls', 'mean_over_seeds', 'left_out_claim', 'gap_finding', 'beyond_findings',
            'source_findings', 'cost_findings', 'learning_findings', 'mix_findings', 'seed_findings', 'noise_findings',
            'overlap_findings', 'definition_findings', 'sureness', 'seed_caveat', 'rate_caveat', 'caveats', 'findings',
            'setting_lines', 'public', 'text_table', 'summary_text', 'check_inputs', 'make_report', 'published_scores',
@@ -703,7 +703,8 @@ def claim(
         return (f"No difference shown between {a} and {b} in {name}: {signed(d, 4)} ({signed(low)} to {signed(high)}{but})"
                 + (f"; a difference of {row['mde80']:.3f} would be found in four of five such experiments." if row["mde80"] else ".") + floor)
     if d < 0: low, high = -high, -low
-    return f"{a[0].upper() + a[1:]}'s {name} is {'higher' if d > 0 else 'lower'} than {b}'s by {abs(d):.4f} (95% interval {low:.3f} to {high:.3f}, Holm-corrected p {p}).{floor}"
+    whose = lambda who: who + ("'" if who.endswith("s") else "'s")
+    return f"{whose(a[0].upper() + a[1:])} {name} is {'higher' if d > 0 else 'lower'} than {whose(b)} by {abs(d):.4f} (95% interval {low:.3f} to {high:.3f}, Holm-corrected p {p}).{floor}"
 
 # %% ../nbs/08_report.ipynb #67ed95b4
 def _claims(run: Run, model: str, against: str, metrics=tuple(METRICS)) -> list[str]:
@@ -760,6 +761,19 @@ def left_out_claim(r: dict) -> str:      # a row of `score.compare_left_out`
     if not r["significant"]: return f"{who}, on its prompts: no difference in {METRICS[r['metric']]} to {other} is shown ({signed(r['difference'])}; {told})."
     return f"{who}, on its prompts: {METRICS[r['metric']]} {signed(r['difference'])} beside {other} ({told})."
 
+# %% ../nbs/08_report.ipynb #89a4b573
+def gap_finding(
+    run: Run,
+    seen: dict,   # base, qlora, seeds/1/qlora, ... -> figures of `measures.gap`
+) -> str:
+    "How much better each model is on training prompts: scores of the first seed with intervals, where they were scored; the loss over all seeds."
+    ends, first = scored(run).get("seen", {}), f" (seed {scored(run)['seeds'][0]})" if len(scored(run)["seeds"]) > 1 else ""
+    value = lambda m, key: f"{signed(ends[m][key])} [{signed(ends[m][key + '_ci95_low'])}, {signed(ends[m][key + '_ci95_high'])}]" if key in ends.get(m, {}) else signed(seen[m][key])
+    gaps = {name: ", ".join(f"{label(m)} {value(m, k + '_gap')}" for m in ("base", *ARMS)) for k, name in METRICS.items()}
+    loss = ", ".join(f"{label(m)} {signed(mean_over_seeds({k: g['loss_gap'] for k, g in seen.items()}, m), 4)}" for m in ("base", *ARMS))
+    return (f"How much better on {seen['base']['n']} training prompts than on the test prompts: " + "; ".join(f"{name}{first} {text}" for name, text in gaps.items())
+            + f"; loss {loss}. The base was trained on neither here, so its gap is what the two sets differ by.")
+
 # %% ../nbs/08_report.ipynb #80e0a7b8
 def beyond_findings(run: Run) -> list[str]:
     "Forgetting, generalisation and left-out sources, as far as they were measured."
@@ -767,9 +781,7 @@ def beyond_findings(run: Run) -> list[str]:
     if lost := found.get("forgetting"):
         changes = ", ".join(f"{label(a)} {signed(mean_over_seeds(lost, a) - lost['base'], 4)}" for a in ARMS)
         lines.append(f"On general text ({found['forgetting_tokens']:,} tokens) the base model's loss is {lost['base']:.4f} nats a token; against it {changes}.")
-    if seen := found.get("generalisation"):
-        each = lambda key: ", ".join(f"{label(m)} {signed(mean_over_seeds({k: g[key] for k, g in seen.items()}, m), 4)}" for m in ("base", *ARMS))
-        lines.append(f"How much better on {seen['base']['n']} training prompts than on the test prompts: BLEU-4 {each('bleu4_gap')}; ROUGE-L {each('rouge_l_gap')}; loss {each('loss_gap')}. The base was trained on neither here, so its gap is what the two sets differ by.")
+    if found.get("generalisation"): lines.append(gap_finding(run, found["generalisation"]))
     left_out = run.read_json(COMPARISONS).get("left_out", []) if (run.path / COMPARISONS).exists() else []
     return lines + [left_out_claim(r) for r in left_out if r["metric"] in METRICS]
 
@@ -854,7 +866,16 @@ def overlap_findings(run: Run) -> list[str]:
     rest = {m: r for m in models(run) if (r := found["models"][m]["without_overlaps"])}
     told = ["{}: ".format(name) + ", ".join(f"{label(m)} {r[k]:.4f} ({signed(r[k] - scores(run, m)[k], 4)})" for m, r in rest.items()) for k, name in METRICS.items()]
     who = "test prompt that is" if found["overlaps"] == 1 else "test prompts that are"
-    return [f"Without the {found['overlaps']} {who} near a record of another slice, " + "; ".join(told) + "."] if rest else []
+    return [f"Without the {found['overlaps']} {who} near a record of another slice, " + "; ".join(told) + "."] + _other_verdicts(run) if rest else []
+
+def _other_verdicts(run: Run) -> list[str]:
+    "The comparisons of base and arms whose verdict the overlaps decide."
+    again = run.read_json(COMPARISONS).get("without_overlaps", [])
+    verdict = lambda r: r["significant"] * (1 if r["difference"] > 0 else -1)
+    moved = [f"{label(r['model'])} and {label(r['against'])} in {(METRICS | dict(chrf='chrF'))[r['metric']]}" for r in again
+             if (before := versus(run, r["model"], r["against"], r["metric"])) and verdict(before) != verdict(r)]
+    if not again: return []
+    return [f"The {len(again)} comparisons of the base and both arms come to the same without them." if not moved else f"Without them {len(moved)} of {len(again)} comparisons come to another verdict: {'; '.join(moved)}."]
 
 # %% ../nbs/08_report.ipynb #0dd2793e
 def definition_findings(run: Run) -> list[str]:

@@ -4,20 +4,23 @@
 
 # %% auto #0
 __all__ = ['test_prompts', 'saved_answers', 'answer_files', 'name_of', 'mean_tree', 'overlapping', 'overall_and_by_source',
-           'statistics_of', 'model_scores', 'read_models', 'families', 'compare_models', 'compare_left_out',
-           'check_stored', 'seen_scores', 'read_scores', 'make_scores', 'score_lines']
+           'statistics_of', 'model_scores', 'read_models', 'families', 'compare_models', 'compare_without',
+           'compare_left_out', 'check_stored', 'gap_intervals', 'seen_scores', 'read_scores', 'make_scores',
+           'score_lines']
 
 # %% ../nbs/07c_score.ipynb #490e9cc0
 import math
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
+
 from .controls import ROWS, sources_of
 from .core import LABELS, SOURCES, GemmaPeftError, Run, stage, stage_state
 from .eval import ARMS, RESAMPLES, results_file, rounded
 from .measures import SEEN
-from .metrics import answer_statistics, figures, group_figures, other_definitions
-from .statistics import COMPARED, compare, decide, intervals
+from .metrics import Answers, answer_statistics, figures, group_figures, other_definitions
+from .statistics import COMPARED, compare, decide, intervals, resample_counts, resampled
 
 # %% ../nbs/07c_score.ipynb #d1c044a1
 def test_prompts(run: Run) -> list[tuple]:    # (prompt_id, reference) of each test row
@@ -53,7 +56,7 @@ def answer_files(run: Run) -> dict:     # model -> {seed: file}
 
 def name_of(model: str) -> str:
     "A model's name on tables and plots."
-    if model.startswith("mission_"): return f"{LABELS[model.removeprefix('mission_')]}, mission's values"
+    if model.startswith("mission_"): return f"Mission's {LABELS[model.removeprefix('mission_')]}"
     return LABELS.get(model) or (ROWS[model].label if model in ROWS else model.replace("_", " ").capitalize())
 
 # %% ../nbs/07c_score.ipynb #281b38c2
@@ -124,6 +127,16 @@ def compare_models(answers: dict) -> list[dict]:      # model, against, metric, 
         rows += [r | dict(seeds=seeds) for r in compare(models, pairs, resamples=max(RESAMPLES, 40 * tests), strata=source)]
     return rows
 
+# %% ../nbs/07c_score.ipynb #2e30ff53
+def compare_without(
+    answers: dict,   # model -> seed -> metrics.Answers, of `read_models`
+    overlaps: set,   # prompts of `overlapping`
+) -> list[dict]:     # as `compare_models`, for the base and both arms; empty without overlaps
+    "The same comparisons without the test prompts near a record of another slice."
+    first = next(iter(answers["base"].values()))
+    kept = [i for i, (prompt, _) in enumerate(first.prompts) if prompt not in overlaps]
+    return compare_models({m: {s: a.take(kept) for s, a in answers[m].items()} for m in ("base", *ARMS)}) if overlaps and kept else []
+
 # %% ../nbs/07c_score.ipynb #56b671e4
 def compare_left_out(
     run: Run,
@@ -154,16 +167,33 @@ def check_stored(run: Run, answers: dict):
             for k in COMPARED:
                 if k in stored and abs(stored[k] - now[k]) > 1e-5: run.warn(f"{path.name} of {model}, seed {seed}, says {k} = {stored[k]:.5f}, and its answers give {now[k]:.5f}; evaluate again with `gemma-peft run --stages eval --force`")
 
-# %% ../nbs/07c_score.ipynb #92e4b8ab
-def seen_scores(run: Run) -> dict:      # base, qlora, seeds/1/qlora, ... -> figures with intervals
+# %% ../nbs/07c_score.ipynb #84d66a49
+def gap_intervals(
+    seen: Answers,      # to training prompts
+    tested: Answers,    # the same model's to test prompts
+) -> dict:              # bleu4_gap, bleu4_gap_ci95_low, ...: training minus test
+    "How much better a model answers training prompts, with 95% intervals over both sets of prompts."
+    found, draws = {}, lambda a, k: resample_counts(len(a), RESAMPLES, k, a.source)
+    for m in COMPARED:
+        (values, (score,)), (test_values, (test_score,)) = (resampled([a], (m,), draws(a, k))[m] for k, a in enumerate((seen, tested)))
+        low, high = np.percentile(values[:, 0] - test_values[:, 0], (2.5, 97.5))
+        found |= {f"{m}_gap": score - test_score, f"{m}_gap_ci95_low": low, f"{m}_gap_ci95_high": high}
+    return {k: float(v) for k, v in found.items()}
+
+def seen_scores(
+    run: Run,
+    answers: dict,   # model -> seed -> metrics.Answers, of `read_models`
+) -> dict:           # base, qlora, seeds/1/qlora, ... -> figures, intervals and gaps
     "Answers to training prompts, scored again; empty where none were kept."
     found = {}
-    for path in sorted([*run.path.glob(SEEN("*")), *(p for s in run.other_seeds() for p in run.path.glob(f"seeds/{s}/" + SEEN("*")))]):
-        file = path.relative_to(run.path)
-        answers = statistics_of(run.read_jsonl(file.as_posix()))
-        found["/".join([*file.parts[:-4], path.stem])] = figures(answers) | intervals(answers, resamples=RESAMPLES, strata=answers.source)
+    for seed, folder in ({run.config.seed: ""} | {s: f"seeds/{s}/" for s in run.other_seeds()}).items():
+        for model in ("base", *ARMS):
+            if not (run.path / (name := folder + SEEN(model))).exists(): continue
+            seen = statistics_of(run.read_jsonl(name))
+            found[folder + model] = figures(seen) | intervals(seen, resamples=RESAMPLES, strata=seen.source) | gap_intervals(seen, answers[model][seed])
     return found
 
+# %% ../nbs/07c_score.ipynb #92e4b8ab
 def read_scores(run: Run) -> dict: return dict(scores=run.read_json("results/metrics/scores.json"), comparisons=run.read_json("results/metrics/comparisons.json"))
 
 @stage("score", result=read_scores)
@@ -177,8 +207,9 @@ def make_scores(run: Run) -> dict:
     seeds = [run.config.seed, *run.other_seeds()]
     noise = run.read_json(results_file("base")).get("batch_noise")
     compared, left_out = compare_models(answers), compare_left_out(run, answers)
-    run.write_json("results/metrics/scores.json", rounded(dict(resamples=RESAMPLES, seeds=seeds, overlaps=len(overlaps), noise=noise, models=found, seen=seen_scores(run))))
-    run.write_json("results/metrics/comparisons.json", dict(rows=[rounded(r) for r in compared], left_out=[rounded(r) for r in left_out]))
+    run.write_json("results/metrics/scores.json", rounded(dict(resamples=RESAMPLES, seeds=seeds, overlaps=len(overlaps), noise=noise, models=found, seen=seen_scores(run, answers))))
+    without = compare_without(answers, overlaps)
+    run.write_json("results/metrics/comparisons.json", {k: [rounded(r) for r in rows] for k, rows in dict(rows=compared, left_out=left_out, without_overlaps=without).items()})
     return read_scores(run)
 
 # %% ../nbs/07c_score.ipynb #b892f29d

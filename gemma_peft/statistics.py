@@ -80,7 +80,7 @@ def seed_draws(
     resamples: int = 1000,
     seed: int = 0,           # of their order
 ) -> np.ndarray:             # luck of other seeds, in standard errors of the mean over seeds, (resamples,)
-    "Student's t with seeds - 1 degrees of freedom: evenly spaced quantiles in random order, so their middle 95% is no accident. All 0 for one seed, which says nothing of others."
+    "Student's t with seeds - 1 degrees of freedom: evenly spaced quantiles in random order, so that the middle 95% is exact, not drawn. All 0 for one seed, which says nothing of others."
     if seeds == 1: return np.zeros(resamples)
     order = np.random.default_rng([seed, 1])          # a stream apart from that of the prompts
     return order.permutation(t_quantile((np.arange(resamples) + .5) / resamples, seeds - 1))
