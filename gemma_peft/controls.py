@@ -527,7 +527,7 @@ def check_controls(
     missing += [name for name in STAGES["controls"].reads if not name.endswith("/") and not (run.path / name).exists()]
     stale = [s for s in (*ARMS, "eval") if (was := stage_state(run, s)["state"].get("settings")) and was != json.loads(json.dumps(stage_settings(run, s)))]
     if stale: raise GemmaPeftError(f"{run.path} has other settings than its {' and '.join(stale)} had ({stage_state(run, stale[0])['why']}). Controls are compared with both arms; make these anew first: "
-                                   f"`gemma-peft run --stages {','.join(stale)}`")
+                                   f"`gemma-peft run --stages {','.join(dict.fromkeys([*stale, 'eval']))}`")
     if missing: raise GemmaPeftError(f"{run.path} is not finished: {', '.join(missing)} missing. Controls are compared with both arms; "
                                      "make them first: `gemma-peft run --stages qlora,galore,eval`")
     if c.forgetting_text: text_rows(run)

@@ -35,7 +35,8 @@ def saved_answers(
     "A model's saved answers. Raises GemmaPeftError where they are cut off, or answer another test set."
     again = ("answer again, a broken file moved away: `gemma-peft run --stages eval,hybrid --force` for the run's own models, `gemma-peft controls` for those below seeds/, ladder/ and leave_one_out/. Nothing was changed")
     if not (run.path / file).exists(): raise GemmaPeftError(f"{run.path / file} is missing; {again}")
-    rows = run.read_jsonl(file)
+    try: rows = run.read_jsonl(file)
+    except GemmaPeftError as e: raise GemmaPeftError(f"{e} {again[0].upper() + again[1:]}") from None
     if lacking := sorted({"prompt_id", "prediction", "reference"} - (rows[0].keys() if rows else set())): raise GemmaPeftError(f"{run.path / file} has no {', '.join(lacking)}; {again}")
     if len(rows) != len(expected): raise GemmaPeftError(f"{run.path / file} holds {len(rows)} answers, and the test set has {len(expected)} prompts; {again}")
     for i, (r, e) in enumerate(zip(rows, expected), 1):
