@@ -404,6 +404,7 @@ def ladder_table(run: Run) -> list[dict]:   # row, label, versus, changed, score
     for p in places:
         name, path = p[0], p[4] / f"results/metrics/{p[3]}_metrics.json"
         cost, scored, lost = json.loads(path.read_text()) if path.exists() else {}, overall(p), p[4] / MEASURES(p[2])
+        if cost.get("gpu_shared"): cost["train_seconds"] = None            # others' work is in it
         asked = {"equal_time": (cost.get("arm"),), "mission": (p[2],)}.get(name, ROWS[name].versus)
         versus = next((v for v in asked if v in seen), None)
         table.append(dict(row=name, label=p[1], versus=versus, changed=ROWS[name].change if not asked or versus == asked[0] else "", **{k: scored[k] for k in SCORES},

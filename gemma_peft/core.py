@@ -696,11 +696,11 @@ def outside_files(run: Run, name: str, known: dict | None = None) -> dict:
 
 # %% ../nbs/00_core.ipynb #7716e6cd
 def stage_state(run: Run, name: str) -> dict:
-    "Whether a stage is done and still current, and if not, why. `state` is what stages/<stage>.json holds."
+    "Whether a stage is done and still current, and if not, why, and which files changed. `state` is what stages/<stage>.json holds."
     path, spec = run.path / f"stages/{name}.json", STAGES[name]
     try: state = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError): state = {}
-    answer = lambda why: dict(done=bool(state.get("done")), current=not why, why=why, seconds=state.get("seconds"), warnings=state.get("warnings", []), state=state)
+    answer = lambda why, changed=(): dict(done=bool(state.get("done")), current=not why, why=why, changed=list(changed), seconds=state.get("seconds"), warnings=state.get("warnings", []), state=state)
     if not state.get("done"): return answer(state.get("error") or "not run yet")
     before, now = state["settings"], json.loads(json.dumps(stage_settings(run, name)))
     if changed := sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k)): return answer("changed: " + ", ".join(changed[:4]))
@@ -709,7 +709,7 @@ def stage_state(run: Run, name: str) -> dict:
         new = fingerprint(run.path, names, old) | (outside_files(run, name, old) if kind == "input" else {})
         relevant = old if kind == "output" else old.keys() | new.keys()
         if changed := sorted(k for k in relevant if (old.get(k) or {}).get("hash") != (new.get(k) or {}).get("hash")):
-            return answer(f"{kind} changed: {', '.join(changed[:3])}")
+            return answer(f"{kind} changed: {', '.join(changed[:3])}", changed)
     return answer("")
 
 # %% ../nbs/00_core.ipynb #b471b5a0
@@ -788,17 +788,22 @@ def _rss_peak_bytes() -> int:
 
 # %% ../nbs/00_core.ipynb #00995e21
 class MemoryMeter:
-    "Peak memory of a block: GPU allocated and reserved, and the process's resident set, in GiB."
+    "Peak memory of a block: GPU allocated and reserved, and the process's resident set, in GiB; and what others held of the GPU."
     def __enter__(self):
         import psutil
-        self.peak_allocated_gib = self.peak_reserved_gib = None
+        self.peak_allocated_gib = self.peak_reserved_gib = self.others_gib = None
         torch = sys.modules.get("torch")
         self._cuda = torch.cuda if torch and torch.cuda.is_available() else None
-        if self._cuda: self._cuda.synchronize(); self._cuda.empty_cache(); self._cuda.reset_peak_memory_stats()
+        if self._cuda: self._cuda.synchronize(); self._cuda.empty_cache(); self._cuda.reset_peak_memory_stats(); self.others_gib = self._others()
         self._process, self._exact = psutil.Process(), _reset_rss_peak()
         self._highest, self._stop = self._process.memory_info().rss, threading.Event()
         if not self._exact: self._thread = threading.Thread(target=self._sample, daemon=True); self._thread.start()
         return self
+
+    def _others(self) -> float:
+        "GiB of the GPU that are not this process's tensors: its own context, about half a GiB, and other processes."
+        free, total = self._cuda.mem_get_info()
+        return (total - free - self._cuda.memory_reserved()) / 2**30
 
     def _sample(self):
         while not self._stop.wait(.02): self._highest = max(self._highest, self._process.memory_info().rss)
@@ -808,6 +813,7 @@ class MemoryMeter:
         self.peak_rss_gib = (_rss_peak_bytes() if self._exact else self._highest) / 2**30
         if self._cuda:
             self.peak_allocated_gib, self.peak_reserved_gib = self._cuda.max_memory_allocated() / 2**30, self._cuda.max_memory_reserved() / 2**30
+            self.others_gib = max(self.others_gib, self._others())         # at the start or the end, whichever is more
 
     @property
     def peak_gib(self) -> float:

@@ -18,7 +18,7 @@ from pathlib import Path
 from .core import COLOURS, LABELS, LADDER, SOURCES, GemmaPeftError, MemoryMeter, Run, fingerprint, hardware, package_versions, stage, writing
 from .data import load_tokenizer
 from .metrics import answer_statistics, group_figures, rouge_l_each
-from .statistics import intervals
+from .statistics import add_intervals
 from .training import free_memory, load_model, reference_loss
 
 # %% ../nbs/06_eval.ipynb #dc62baf0
@@ -99,10 +99,7 @@ def score(
 ) -> dict:                      # overall, by_source, by_turns and by_reference_words, as in results/metrics
     "Every figure of a model's answers with its interval, overall and for each group."
     answers = answer_statistics(rows, losses)
-    found = group_figures(answers)
-    found["overall"] |= intervals(answers, resamples=RESAMPLES, strata=answers.source)
-    for s, figures in found["by_source"].items(): figures |= intervals(answers.take(answers.source == s), resamples=RESAMPLES)
-    return rounded(found)
+    return rounded(add_intervals(group_figures(answers), answers, RESAMPLES))
 
 
 # %% ../nbs/06_eval.ipynb #b5091dec

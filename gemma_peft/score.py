@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['test_prompts', 'saved_answers', 'answer_files', 'name_of', 'mean_tree', 'overlapping', 'overall_and_by_source',
-           'statistics_of', 'model_scores', 'read_models', 'families', 'compare_models', 'compare_without',
+           'statistics_of', 'model_scores', 'read_models', 'families', 'tested', 'compare_models', 'compare_without',
            'compare_left_out', 'check_stored', 'gap_intervals', 'seen_scores', 'read_scores', 'make_scores',
            'score_lines']
 
@@ -20,7 +20,7 @@ from .core import LABELS, SOURCES, GemmaPeftError, Run, stage, stage_state
 from .eval import ARMS, RESAMPLES, results_file, rounded
 from .measures import SEEN
 from .metrics import Answers, answer_statistics, figures, group_figures, other_definitions
-from .statistics import COMPARED, compare, decide, intervals, resample_counts, resampled
+from .statistics import COMPARED, LOSS, add_intervals, compare, computable, decide, intervals, resample_counts, resampled
 
 # %% ../nbs/07c_score.ipynb #d1c044a1
 def test_prompts(run: Run) -> list[tuple]:    # (prompt_id, reference) of each test row
@@ -88,9 +88,7 @@ def model_scores(
 ) -> dict:               # a model's entry in scores.json
     "Every figure of a model: by group, with intervals, by seed, without audited overlaps, and under other definitions."
     every = list(seeds.values())
-    found = mean_tree([group_figures(a) for a in every])
-    found["overall"] |= intervals(every, resamples=RESAMPLES, strata=every[0].source)
-    for s, group in found["by_source"].items(): group |= intervals([a.take(a.source == s) for a in every], resamples=RESAMPLES)
+    found = add_intervals(mean_tree([group_figures(a) for a in every]), every, RESAMPLES)
     kept = [i for i, r in enumerate(rows) if r["prompt_id"] not in overlaps]
     rest = mean_tree([overall_and_by_source(a.take(kept)) for a in every]) if overlaps and kept else None
     return dict(seeds=list(seeds), **found, per_seed=[dict(seed=s) | {k: figures(a)[k] for k in (*COMPARED, "reference_loss")} for s, a in seeds.items()],
@@ -118,14 +116,18 @@ def families(answers: dict) -> list[tuple]:      # (models -> list over seeds, p
     pairs = list(dict.fromkeys([(m, v) for m in others for v in ("base", *ARMS, *versus(m)) if v != m] + [(b, a) for a, b in combinations(mixes, 2)]))
     return [(together, None)] + ([(first, pairs)] if pairs else [])
 
+def tested(answers: dict) -> list[tuple]:    # of metrics, a tuple a family
+    "The figures that are tested: the scores, and the reference loss where every model has one."
+    return [COMPARED] + [LOSS] * all(set(LOSS) <= set(computable(list(a.values()))) for a in answers.values())
+
 def compare_models(answers: dict) -> list[dict]:      # model, against, metric, difference, interval, p-values, mde80, significant, seeds
-    "Every comparison, with Holm's correction within its family."
-    rows = []
+    "Every comparison, with Holm's correction within its family; scores of answers and the loss are families of their own."
+    rows, source = [], next(iter(answers["base"].values())).source
     for models, pairs in families(answers):
-        tests = len(COMPARED) * (len(pairs) if pairs else math.comb(len(models), 2))
         seeds = len(next(iter(models.values()))) if pairs is None else 1
-        source = next(iter(answers["base"].values())).source
-        rows += [r | dict(seeds=seeds) for r in compare(models, pairs, resamples=max(RESAMPLES, 40 * tests), strata=source)]
+        for metrics in tested(answers):
+            tests = len(metrics) * (len(pairs) if pairs else math.comb(len(models), 2))
+            rows += [r | dict(seeds=seeds) for r in compare(models, pairs, metrics, resamples=max(RESAMPLES, 40 * tests), strata=source)]
     return rows
 
 # %% ../nbs/07c_score.ipynb #2e30ff53
@@ -146,16 +148,16 @@ def compare_left_out(
     "Arms that never saw a source, on its prompts. Raises GemmaPeftError where answers are missing, cut off or foreign."
     expected, rows = test_prompts(run), []
     asked = sources_of(run) if run.config.controls.leave_one_out else []
-    resamples = max(RESAMPLES, 40 * len(asked) * len(ARMS) * 2 * len(COMPARED))
+    resamples, kinds = max(RESAMPLES, 40 * len(asked) * len(ARMS) * 2 * len(COMPARED)), tested(answers)
     for source in asked:
         own = answers["base"][run.config.seed].source == source
         prompts = [e for e, is_own in zip(expected, own) if is_own]
         for arm in ARMS:
             without = statistics_of(saved_answers(run, f"leave_one_out/{source}/results/predictions/{arm}.jsonl", prompts))
             models = {"without": without, "with": answers[arm][run.config.seed].take(own), "base": answers["base"][run.config.seed].take(own)}
-            found = compare(models, [("without", "with"), ("without", "base")], resamples=resamples)
+            found = compare(models, [("without", "with"), ("without", "base")], sum(kinds, ()), resamples=resamples)
             rows += [r | dict(source=source, model=arm, seeds=1) for r in found]
-    return decide(rows)
+    return [r for metrics in kinds for r in decide([r for r in rows if r["metric"] in metrics])]
 
 # %% ../nbs/07c_score.ipynb #d747968c
 def check_stored(run: Run, answers: dict):

@@ -418,12 +418,24 @@ def results_picture(
     return ""
 
 # %% ../nbs/08a_site.ipynb #c2415901
-def _ladder(c: dict) -> str:      # the controls of figures.json
+def _signed(text: str) -> str: return text.replace("-", "−")
+
+def _change(r: dict, key: str, tested: dict) -> str:     # a row of the ladder; reference_loss or bleu4; (row, row, figure) -> its test
+    "A difference from the row it is compared with, its interval where one was computed, and a star where it is shown."
+    if r.get(f"{key}_change") is None: return ""
+    own, told = f"mission_{r['versus']}" if r["row"] == "mission" else r["row"], f"{r[key + '_change']:+.4f}"
+    if t := tested.get((own, r["versus"], key)): told += " [{:+.3f}, {:+.3f}]".format(t["ci95_low"], t["ci95_high"])
+    elif t := tested.get((r["versus"], own, key)): told += " [{:+.3f}, {:+.3f}]".format(-t["ci95_high"], -t["ci95_low"])
+    return _signed(told) + r" \*" * bool(t and t["significant"])
+
+def _ladder(
+    c: dict,                   # the controls of figures.json
+    comparisons: list[dict],   # and its comparisons
+) -> str:                      # Markdown
     "The ladder as a table: each row beside the one it is compared with."
-    names = {r["row"]: r["label"] for r in c["ladder"]}
-    signed = lambda v, form="{:+.4f}": "" if v is None else form.format(v).replace("-", "−")
-    return markdown_table([{"Model": r["label"], "Compared with": names.get(r["versus"], ""), "Loss a token": f"{r['reference_loss']:.4f}", "Change": signed(r.get("reference_loss_change")),
-                            "BLEU-4": f"{r['bleu4']:.4f}", "BLEU-4 change": signed(r.get("bleu4_change")), "General text": signed(r.get("text_loss"), "{:.4f}")} for r in c["ladder"]], texts=2)
+    names, tested = {r["row"]: r["label"] for r in c["ladder"]}, {(t["model"], t["against"], t["metric"]): t for t in comparisons if t.get("seeds") == 1}
+    return markdown_table([{"Model": r["label"], "Compared with": names.get(r["versus"], ""), "Loss a token": f"{r['reference_loss']:.4f}", "Change": _change(r, "reference_loss", tested),
+                            "BLEU-4": f"{r['bleu4']:.4f}", "BLEU-4 change": _change(r, "bleu4", tested), "General text": "" if r.get("text_loss") is None else f"{r['text_loss']:.4f}"} for r in c["ladder"]], texts=2)
 
 def _left_out(c: dict) -> str:
     "Sources that were left out: BLEU-4 on their prompts, untrained, without and with them; a star where the difference to `with` is shown."
@@ -440,25 +452,28 @@ def results_controls(
         if not (c := found["figures"].get("controls") or {}).get("ladder"): continue
         toy = " (A model of a few million parameters: it shows how the table works, and says nothing about Gemma.)" if found["figures"].get("model") == "tiny" else ""
         general = " General text is the loss a token on text that is no record: what training cost there." if any(r.get("text_loss") is not None for r in c["ladder"]) else ""
-        parts = [f"**{name}, one change at a time.** Each row against the one named, in one seed: the loss a token on the references of the test prompts, and BLEU-4.{general}{toy}", _ladder(c)]
+        parts = [f"**{name}, one change at a time.** Each row against the one named, in one seed: the loss a token on the references of the test prompts, and BLEU-4. In brackets the 95% interval of a change; a star where it is shown after correction for all such tests.{general}{toy}", _ladder(c, found["figures"].get("comparisons", []))]
         if c.get("leave_one_out"):
             parts += [f"**{name}, a source left out.** Trained on the other sources, tested on this one's prompts. A star: lower or higher than with it, after correction for all such tests.", _left_out(c).replace(" *", r" \*")]
         return "\n\n".join(parts)
     return ""
 
 # %% ../nbs/08a_site.ipynb #e3da30fc
-PEERS = {"QLoRA": "qlora", "GaLore": "galore_frozen"}    # technique -> its case in plain_trl.json
+PEERS = {"base": "base", "qlora": "QLoRA", "galore_frozen": "GaLore", "galore": "GaLore, embedding trained too"}    # case in plain_trl.json -> its name
 
-def _peer_rows(trl: dict, rows: list[dict]) -> list[dict]:
-    "The base model and both arms, by plain TRL and by us."
-    case, ours = {r["case"]: r for r in trl["rows"]}, {r["technique"]: r for r in rows}
-    both = lambda model, theirs, mine: {"Model": model} | {f"{metric}: {who}": f"{value:.4f}" for key, metric in (("bleu4", "BLEU-4"), ("rouge_l", "ROUGE-L"))
-                                                          for who, value in (("plain TRL", theirs[key]), ("ours", mine(key)))}
-    def difference(arm):
-        d = trl["paired_bootstrap_bleu4_difference"][f"{arm} minus plain TRL"]
-        return "{:+.4f} ({:+.4f} to {:+.4f})".format(d["difference"], *d["ci95"])
-    lines = [both("base", case["base"], lambda key: rows[0][f"{key}_before"]) | {"BLEU-4 difference": ""}]
-    return lines + [both(t, case[c], lambda key: ours[t][f"{key}_after"]) | {"BLEU-4 difference": difference(t.lower())} for t, c in PEERS.items()]
+def _peer_rows(
+    trl: dict,       # plain_trl.json: rows (case, bleu4, rouge_l), differences (case -> ours, bleu4, rouge_l)
+    scores: dict,    # of figures.json: model -> overall
+) -> list[dict]:
+    "Every case of plain TRL, beside our model of the same settings."
+    lines = []
+    for r in trl["rows"]:
+        line, beside = {"Model": PEERS[r["case"]]}, trl["differences"].get(r["case"])
+        for key, metric in (("bleu4", "BLEU-4"), ("rouge_l", "ROUGE-L")):
+            line |= {f"{metric}: plain TRL": f"{r[key]:.4f}", f"{metric}: ours": f"{scores[beside['ours']]['overall'][key]:.4f}" if beside else "",
+                     f"{metric}: difference": _signed("{:+.4f} [{:+.3f}, {:+.3f}]".format(beside[key]["difference"], *beside[key]["ci95"])) if beside else ""}
+        lines.append(line)
+    return lines
 
 def results_peers(
     root: Path,
@@ -469,9 +484,9 @@ def results_peers(
         path = root / "results" / name / "plain_trl.json"
         if not path.exists(): continue
         trl = json.loads(path.read_text(encoding="utf-8"))
-        parts.append(f"**{name} beside plain TRL.** {trl['what']} The difference is ours minus plain TRL's, with its 95% interval from a paired bootstrap over the prompts; "
+        parts.append(f"**{name} beside plain TRL.** {trl['what']} The difference is ours minus plain TRL's, in brackets its 95% interval from a paired bootstrap over the prompts; "
                      "where that holds 0, these prompts cannot tell the two apart.\n\n"
-                     + markdown_table(_peer_rows(trl, found["rows"])))
+                     + markdown_table(_peer_rows(trl, found["figures"]["scores"])))
     return "\n\n".join(parts)
 
 # %% ../nbs/08a_site.ipynb #5d0a1c02
