@@ -706,7 +706,7 @@ def claim(
     if not row["significant"]:
         but = f"; Holm-corrected p {p}" if low > 0 or high < 0 else ""           # the interval alone would say more than all tests together do
         return (f"No difference shown between {a} and {b} in {name}: {signed(d, 4)} ({signed(low)} to {signed(high)}{but})"
-                + (f"; a difference of {row['mde80']:.3f} would be found in four of five such experiments." if row["mde80"] else ".") + floor)
+                + (f"; a difference of {row['mde80']:.3f} would be found in four of five such experiments, before correction." if row["mde80"] else ".") + floor)
     if d < 0: low, high = -high, -low
     whose = lambda who: who + ("'" if who.endswith("s") else "'s")
     return f"{whose(a[0].upper() + a[1:])} {name} is {'higher' if d > 0 else 'lower'} than {whose(b)} by {abs(d):.4f} (95% interval {low:.3f} to {high:.3f}, Holm-corrected p {p}).{floor}"

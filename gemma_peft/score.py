@@ -148,13 +148,13 @@ def compare_left_out(
     "Arms that never saw a source, on its prompts. Raises GemmaPeftError where answers are missing, cut off or foreign."
     expected, rows = test_prompts(run), []
     asked = sources_of(run) if run.config.controls.leave_one_out else []
-    resamples, kinds = max(RESAMPLES, 40 * len(asked) * len(ARMS) * 2 * len(COMPARED)), tested(answers)
-    for source in asked:
-        own = answers["base"][run.config.seed].source == source
-        prompts = [e for e, is_own in zip(expected, own) if is_own]
+    resamples, own = max(RESAMPLES, 40 * len(asked) * len(ARMS) * 2 * len(COMPARED)), {s: answers["base"][run.config.seed].source == s for s in asked}
+    prompts = {s: [e for e, is_own in zip(expected, mask) if is_own] for s, mask in own.items()}
+    untrained = {(s, a): statistics_of(saved_answers(run, f"leave_one_out/{s}/results/predictions/{a}.jsonl", prompts[s])) for s in asked for a in ARMS}
+    kinds = tested(answers | {k: {0: a} for k, a in untrained.items()})
+    for source, mask in own.items():
         for arm in ARMS:
-            without = statistics_of(saved_answers(run, f"leave_one_out/{source}/results/predictions/{arm}.jsonl", prompts))
-            models = {"without": without, "with": answers[arm][run.config.seed].take(own), "base": answers["base"][run.config.seed].take(own)}
+            models = {"without": untrained[source, arm], "with": answers[arm][run.config.seed].take(mask), "base": answers["base"][run.config.seed].take(mask)}
             found = compare(models, [("without", "with"), ("without", "base")], sum(kinds, ()), resamples=resamples)
             rows += [r | dict(source=source, model=arm, seeds=1) for r in found]
     return [r for metrics in kinds for r in decide([r for r in rows if r["metric"] in metrics])]

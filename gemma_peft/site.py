@@ -11,11 +11,13 @@ __all__ = ['REPLACED', 'RESULTS', 'CONTROL_OF', 'PEERS', 'SPEEDS', 'checkout', '
 
 # %% ../nbs/08a_site.ipynb #ab314581
 import ast, html, importlib, inspect, json, math, os, re, shutil, subprocess, sys
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 from .core import LABELS, GemmaPeftError, Run, STAGES, repository_root
-from .report import METRICS, change, claim, duration, markdown_table, turned
+from .controls import ROWS
+from .report import TESTED, change, claim, duration, markdown_table, turned
 
 # %% ../nbs/08a_site.ipynb #6d52df6a
 def checkout(
@@ -381,7 +383,8 @@ def _rows(name: str, found: dict) -> list[dict]:
     before = lambda key: f"{first[key + '_before']:.4f}" + _interval(own, key)
     score = lambda r, key: f"**{r[key + '_after']:.4f}**{_interval(r, key)} ({change(r[key + '_before'], r[key + '_after'])})"
     base = {"Run": f"**{found['figures'].get('title', name)}**", "Model": "base", "BLEU-4": before("bleu4"), "ROUGE-L": before("rouge_l"), "Peak memory": "", "Training": ""}
-    return [base] + [{"Run": "", "Model": r["technique"], "BLEU-4": score(r, "bleu4"), "ROUGE-L": score(r, "rouge_l"),
+    one_seed = lambda r: f" (seed {found['figures']['seed']})" if r.get("seeds") == 1 and len(found["figures"].get("seeds", [])) > 1 else ""
+    return [base] + [{"Run": "", "Model": r["technique"] + one_seed(r), "BLEU-4": score(r, "bleu4"), "ROUGE-L": score(r, "rouge_l"),
                       "Peak memory": f"{r['peak_memory_gib']:.2f} {unit}", "Training": duration(3600 * r["training_hours"])} for r in found["rows"]]
 
 def results_table(
@@ -420,11 +423,33 @@ def results_findings(
         if not rows: continue
         better = min(CONTROL_OF, key=lambda arm: f["scores"][arm]["overall"].get("reference_loss", math.inf))
         mixes = [t for r in found["rows"] if (t := r["technique"].lower()) not in CONTROL_OF]
-        wanted = [("qlora", "galore", m) for m in (*METRICS, "reference_loss")] + [(*pair, "reference_loss") for pair in CONTROL_OF.items()] + [(mix, better, m) for mix in mixes for m in ("bleu4", "reference_loss")]
+        wanted = [("qlora", "galore", m) for m in TESTED] + [(*pair, "reference_loss") for pair in CONTROL_OF.items()] + [(mix, better, m) for mix in mixes for m in ("bleu4", "reference_loss")]
         told = [rows.get((a, b, m)) or ((r := rows.get((b, a, m))) and turned(r)) for a, b, m in wanted]
-        seed = lambda r: f["seed"] if r["seeds"] == 1 and len(f["seeds"]) > 1 else None
-        return f"**What {name} shows.** Each sentence is what a test came to; the loss tells models apart that scores of as many answers cannot.\n\n" + "\n".join(f"- {claim(r, seed=seed(r))}" for r in told if r)
+        seed = lambda r: f["seed"] if r.get("seeds") == 1 and len(f["seeds"]) > 1 else None
+        return f"**What {name} shows.** {_family_note(f)}\n\n" + "\n".join(f"- {line}" for line in [*(claim(r, seed=seed(r)) for r in told if r), *_other_limits(f)])
     return ""
+
+def _family_note(f: dict) -> str:      # figures.json
+    "What the p-values and intervals beside a claim cover."
+    sizes = Counter((r.get("seeds") == 1, r["metric"] == "reference_loss") for r in f["comparisons"])
+    toy = " It is a model of a few million parameters, and says nothing about Gemma." if f.get("model") == "tiny" else ""
+    return (f"Each sentence is what a test came to.{toy} A p-value is about these trained models, is corrected within its family ({_listed(map(str, sizes.values()))} tests: scores and loss apart, and apart what has several seeds and what has one), "
+            "and cannot be smaller than the number of resamples allows. An interval is not corrected; it holds the luck of the seeds where there are several.")
+
+def _other_limits(f: dict) -> list[str]:      # figures.json
+    "Where a score's gain may come from, besides better answers: learning to stop, and prompts near training records."
+    found, lines = {m: s for m, s in f["scores"].items() if m in ("base", *CONTROL_OF)}, []
+    told = lambda values: ", ".join(f"{LABELS[m]} {v}" for m, v in values.items())
+    cut = {m: s["overall"].get("cut_share", 0) for m, s in found.items()}
+    if "base" in cut and cut["base"] > max(cut.values()) - 1e-9 and cut["base"] > min(cut.values()) + .1:
+        lines.append(f"Answers cut at the limit of tokens: {told({m: f'{v:.0%}' for m, v in cut.items()})}. Part of every gain over the base is having learned to stop.")
+    if f.get("overlaps") and all("without_overlaps" in s for s in found.values()):
+        lines.append(f"Without the {f['overlaps']} test prompts that are near a record of another slice, BLEU-4: {told({m: format(s['without_overlaps']['bleu4'], '.4f') for m, s in found.items()})}.")
+    return lines
+
+def _listed(words) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 def results_picture(
     root: Path,
@@ -469,10 +494,11 @@ def results_controls(
     for name, found in published(root).items():
         if not (c := found["figures"].get("controls") or {}).get("ladder"): continue
         toy = " (A model of a few million parameters: it shows how the table works, and says nothing about Gemma.)" if found["figures"].get("model") == "tiny" else ""
-        general = " General text is the loss a token on text that is no record: what training cost there." if any(r.get("text_loss") is not None for r in c["ladder"]) else ""
-        parts = [f"**{name}, one change at a time.** Each row against the one named, in one seed: the loss a token on the references of the test prompts, and BLEU-4. In brackets the 95% interval of a change; a star where it is shown after correction for all such tests.{general}{toy}", _ladder(c, found["figures"].get("comparisons", []))]
+        general = " General text is the loss a token on text that is no record; QLoRA starts where the base in NF4 stands." if any(r.get("text_loss") is not None for r in c["ladder"]) else ""
+        parts = [f"**{name}, one change at a time.** Each row against the one named, in one seed: the loss a token on the references of the test prompts, and BLEU-4. In brackets the 95% interval of a change; a star where it is shown after correction for all tests of one seed; the brackets are not corrected.{general}{toy}", _ladder(c, found["figures"].get("comparisons", [])),
+                 "What differs in a row: " + "; ".join(f"*{ROWS[row].label}*, {ROWS[row].change}" for row in dict.fromkeys(r["row"] for r in c["ladder"]) if row in ROWS) + "."]
         if c.get("leave_one_out"):
-            parts += [f"**{name}, a source left out.** Trained on the other sources, tested on this one's prompts. A star: lower or higher than with it, after correction for all such tests.", _left_out(c).replace(" *", r" \*")]
+            parts += [f"**{name}, a source left out.** Trained on the other sources, tested on this one's prompts, in one seed. A star: lower or higher than with it, after correction for all such tests.", _left_out(c).replace(" *", r" \*")]
         return "\n\n".join(parts)
     return ""
 
@@ -486,7 +512,7 @@ def _peer_rows(
     "Every case of plain TRL, beside our model of the same settings."
     lines = []
     for r in trl["rows"]:
-        line, beside = {"Model": PEERS[r["case"]]}, trl["differences"].get(r["case"])
+        line, beside = {"Model": PEERS.get(r["case"], r["case"])}, trl["differences"].get(r["case"])
         for key, metric in (("bleu4", "BLEU-4"), ("rouge_l", "ROUGE-L")):
             line |= {f"{metric}: plain TRL": f"{r[key]:.4f}", f"{metric}: ours": f"{scores[beside['ours']]['overall'][key]:.4f}" if beside else "",
                      f"{metric}: difference": _signed("{:+.4f} [{:+.3f}, {:+.3f}]".format(beside[key]["difference"], *beside[key]["ci95"])) if beside else ""}

@@ -262,7 +262,7 @@ def add_intervals(
     seeds,                   # Answers, or a list over seeds, that it is of
     resamples: int = 1000,   # of the prompts
 ) -> dict:                   # the same tree
-    "Give every figure of every group its 95% interval."
+    "Give every figure of every group that sums give its 95% interval; distinct-n has none."
     seeds = _listed(dict(model=seeds))["model"]
     found["overall"] |= intervals(seeds, resamples=resamples, strata=seeds[0].source)
     for kind, masks in groups(seeds[0]).items():

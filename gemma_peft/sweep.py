@@ -57,7 +57,7 @@ def try_rate(
         except NonFiniteLoss: metrics = dict(validation_loss=None)
         shutil.rmtree(child.path / "models", ignore_errors=True); free_memory()
         loss = metrics["validation_loss"]
-        return dict(learning_rate=rate, validation_loss=loss if loss is not None and math.isfinite(loss) else None, train_seconds=metrics.get("train_seconds"), steps=metrics.get("steps"))
+        return dict(learning_rate=rate, validation_loss=loss if loss is not None and math.isfinite(loss) else None, train_seconds=None if metrics.get("gpu_shared") else metrics.get("train_seconds"), steps=metrics.get("steps"))
     found = once(child, "results/metrics/rate.json", training_inputs(child, "galore" if method == "full_adamw" else method) | dict(learning_rate=rate), make)
     return {k: v for k, v in found.items() if k != "made_from"}
 

@@ -8,8 +8,8 @@ __all__ = ['MODELS', 'COMPILE_STEPS', 'SHARED_GIB', 'DEFINITIONS', 'choose_preci
            'NonFiniteLoss', 'make_trainer_class', 'current_peak_gib', 'StepRows', 'PackCollator',
            'make_packed_trainer_class', 'halve', 'shrink', 'optimiser_steps', 'training_arguments', 'find_checkpoint',
            'choose_mode', 'choose_compile', 'progress_line', 'predicted_memory', 'check_prediction', 'fit',
-           'training_metrics', 'hidden_and_targets', 'head_logits', 'reference_loss', 'mean_loss', 'validation_loss',
-           'plan_training']
+           'gpu_shared', 'training_metrics', 'hidden_and_targets', 'head_logits', 'reference_loss', 'mean_loss',
+           'validation_loss', 'plan_training']
 
 # %% ../nbs/03_training.ipynb #00318873
 import gc, hashlib, json, logging, math, os, shutil, time, warnings
@@ -504,6 +504,10 @@ DEFINITIONS = dict(
     validation_loss="mean loss per trained token of the validation slice after training, in nats")
 
 # %% ../nbs/03_training.ipynb #5585d725
+def gpu_shared(others_gib: float | None) -> bool | None:
+    "Whether others' GiB on the GPU are more than a context; None without a GPU."
+    return None if others_gib is None else others_gib > SHARED_GIB
+
 def training_metrics(run, arm, trainer, meter, rows, learning_rate, done) -> dict:
     "What results/metrics/<arm>_metrics.json holds, all but the validation loss."
     history = [h for h in trainer.state.log_history if "loss" in h]
@@ -512,7 +516,7 @@ def training_metrics(run, arm, trainer, meter, rows, learning_rate, done) -> dic
     return dict(
         method=arm, seed=run.config.seed, peak_memory_gib=round(peak, 4), peak_allocated_gib=_rounded(meter.peak_allocated_gib),
         peak_reserved_gib=_rounded(meter.peak_reserved_gib), peak_rss_gib=_rounded(meter.peak_rss_gib), train_seconds=seconds,
-        gpu_shared=None if meter.others_gib is None else meter.others_gib > SHARED_GIB, tokens_per_second=round(tokens / seconds, 1), train_tokens=tokens, trained_tokens=sum(e - b for r in rows for b, e in r["assistant_spans"]),
+        gpu_shared=gpu_shared(meter.others_gib), tokens_per_second=round(tokens / seconds, 1), train_tokens=tokens, trained_tokens=sum(e - b for r in rows for b, e in r["assistant_spans"]),
         train_samples=len(rows), steps=trainer.state.global_step, epochs=run.config.training.epochs, **done, learning_rate=learning_rate, final_train_loss=round(history[-1]["loss"], 5),
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad), **compute_settings(run),
         loss_curve=[dict(step=h["step"], tokens=h["num_input_tokens_seen"], seconds=h["seconds"], loss=h["loss"], learning_rate=h["learning_rate"],
