@@ -6,7 +6,7 @@
 __all__ = ['REPLACED', 'RESULTS', 'CONTROL_OF', 'PEERS', 'SPEEDS', 'checkout', 'quarto_config', 'pages', 'split_title',
            'clean_outputs', 'documentation', 'anchor', 'to_page', 'local_links', 'page_sources', 'write_pages',
            'quarto', 'render', 'build_site', 'links', 'check_site', 'published', 'results_table', 'results_notes',
-           'results_findings', 'results_picture', 'results_controls', 'results_peers', 'results_speed', 'evaluated',
+           'results_picture', 'results_findings', 'results_controls', 'results_peers', 'results_speed', 'evaluated',
            'readme_text', 'write_readme']
 
 # %% ../nbs/08a_site.ipynb #ab314581
@@ -412,22 +412,17 @@ def results_notes(root: Path) -> str:
     "How each published result set came about, as a Markdown list."
     return "\n".join(f"- {_circumstances(name, found['figures'])}" for name, found in published(root).items())
 
-CONTROL_OF = dict(qlora="lora", galore="full_adamw")      # arm -> the row of the ladder that is one change away
-
-def results_findings(
+def results_picture(
     root: Path,
-) -> str:   # Markdown; empty where no published run compared its models
-    "What the first published run with comparisons shows: the arms against each other and their controls, and mixes against the arm of the lower loss."
-    for name, found in published(root).items():
-        f, rows = found["figures"], {(r["model"], r["against"], r["metric"]): r for r in found["figures"].get("comparisons", [])}
-        if not rows: continue
-        better = min(CONTROL_OF, key=lambda arm: f["scores"][arm]["overall"].get("reference_loss", math.inf))
-        mixes = [t for r in found["rows"] if (t := r["technique"].lower()) not in CONTROL_OF]
-        wanted = [("qlora", "galore", m) for m in TESTED] + [(*pair, "reference_loss") for pair in CONTROL_OF.items()] + [(mix, better, m) for mix in mixes for m in ("bleu4", "reference_loss")]
-        told = [rows.get((a, b, m)) or ((r := rows.get((b, a, m))) and turned(r)) for a, b, m in wanted]
-        seed = lambda r: f["seed"] if r.get("seeds") == 1 and len(f["seeds"]) > 1 else None
-        return f"**What {name} shows.** {_family_note(f)}\n\n" + "\n".join(f"- {line}" for line in [*(claim(r, seed=seed(r)) for r in told if r), *_other_limits(f)])
+    plot: str = "bleu_rouge_comparison",
+) -> str:   # Markdown
+    "The plot of the most telling published run."
+    for name in RESULTS:
+        if (root / "results" / name / f"{plot}.png").exists(): return f"![BLEU-4 and ROUGE-L of every model, {name} run](../results/{name}/{plot}.png)"
     return ""
+
+# %% ../nbs/08a_site.ipynb #5ae35599
+CONTROL_OF = dict(qlora="lora", galore="full_adamw")      # arm -> the row of the ladder that is one change away
 
 def _family_note(f: dict) -> str:      # figures.json
     "What the p-values and intervals beside a claim cover."
@@ -451,13 +446,20 @@ def _listed(words) -> str:
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
 
-def results_picture(
+# %% ../nbs/08a_site.ipynb #5ae3559a
+def results_findings(
     root: Path,
-    plot: str = "bleu_rouge_comparison",
-) -> str:   # Markdown
-    "The plot of the most telling published run."
-    for name in RESULTS:
-        if (root / "results" / name / f"{plot}.png").exists(): return f"![BLEU-4 and ROUGE-L of every model, {name} run](../results/{name}/{plot}.png)"
+) -> str:   # Markdown; empty where no published run compared its models
+    "What the first published run with comparisons shows: the arms against each other and their controls, and mixes against the arm of the lower loss."
+    for name, found in published(root).items():
+        f, rows = found["figures"], {(r["model"], r["against"], r["metric"]): r for r in found["figures"].get("comparisons", [])}
+        if not rows: continue
+        better = min(CONTROL_OF, key=lambda arm: f["scores"][arm]["overall"].get("reference_loss", math.inf))
+        mixes = [t for r in found["rows"] if (t := r["technique"].lower()) not in CONTROL_OF]
+        wanted = [("qlora", "galore", m) for m in TESTED] + [(*pair, "reference_loss") for pair in CONTROL_OF.items()] + [(mix, better, m) for mix in mixes for m in ("bleu4", "reference_loss")]
+        told = [rows.get((a, b, m)) or ((r := rows.get((b, a, m))) and turned(r)) for a, b, m in wanted]
+        seed = lambda r: f["seed"] if r.get("seeds") == 1 and len(f["seeds"]) > 1 else None
+        return f"**What {name} shows.** {_family_note(f)}\n\n" + "\n".join(f"- {line}" for line in [*(claim(r, seed=seed(r)) for r in told if r), *_other_limits(f)])
     return ""
 
 # %% ../nbs/08a_site.ipynb #c2415901
