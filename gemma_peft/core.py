@@ -12,8 +12,8 @@ __all__ = ['SOURCES', 'LADDER', 'OWN_WORDS', 'SUFFIXES', 'PROFILES', 'PACKAGES',
            'package_versions', 'commit', 'hardware', 'code_hash', 'provenance', 'other_version', 'seed_everything',
            'Stage', 'makers', 'writer', 'writing', 'unknown_parameters', 'Run', 'patch_to', 'locked', 'lock_holder',
            'joined', 'held', 'recorded_values', 'run_folder', 'hub_commit', 'stage_settings', 'tracks', 'base_inputs',
-           'outside_files', 'stage_inputs', 'training_inputs', 'gone_inputs', 'stage_state', 'stage', 'hub_token',
-           'MemoryMeter']
+           'outside_files', 'stage_inputs', 'training_inputs', 'gone_inputs', 'stage_state', 'stage', 'recording',
+           'untracked', 'hub_token', 'MemoryMeter']
 
 # %% ../nbs/00_core.ipynb #f3bccd68
 import ast, builtins, dataclasses, difflib, errno, hashlib, importlib.util, json, math, os, platform, random, re, shlex
@@ -619,7 +619,10 @@ _metrics = ("results/metrics/qlora_metrics.json", "results/metrics/galore_metric
 _results = tuple(f"results/metrics/{m}.json" for m in ("base_model_results", "qlora_evaluation_results", "galore_evaluation_results"))
 _lengths = ("data.max_length", "data.max_prompt_length")
 _answering = ("eval.max_new_tokens", "eval.batch_size", "eval.decoder")
-_predicted = ("qlora", "galore", "tiny", "data.max_length")       # what the memory ledger reads
+_shape = tuple(f"tiny.{k}" for k in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                                     "num_key_value_heads", "head_dim"))
+_ledger = (*_shape, "data.max_length", "qlora.embedding_bits")    # what memory is predicted from, beside the arm's own settings
+_loading = ("qlora.quant_type", "qlora.double_quant", "qlora.embedding_bits")     # how a trained model is loaded
 
 # %% ../nbs/00_core.ipynb #adcb69ae
 STAGES = {
@@ -628,15 +631,17 @@ STAGES = {
                   (*_samples, "data/samples/dataset_stats.json")),
     "templating": Stage("02_templating", ("model.id", "model.revision", *_lengths), ("tiny/", *_samples),
                         (*_processed, "data/processed/examples/", "data/processed/token_stats.json"), "tokenizer"),
-    "training": Stage("03_training", ("model", "training", *_predicted), ("tiny/", *_processed[:2]),
+    "training": Stage("03_training", ("model", "training", "qlora", "galore", *_ledger), ("tiny/", *_processed[:2]),
                       ("results/metrics/training_plan.json",), "model"),
-    "qlora": Stage("04_qlora", ("model", "training", *_predicted), ("tiny/", *_processed[:2]), (_arms[0], _metrics[0]), "model"),
-    "galore": Stage("05_galore", ("model", "training", *_predicted), ("tiny/", *_processed[:2]), (_arms[1], _metrics[1]), "model"),
-    "eval": Stage("06_eval", ("model", *_answering), ("tiny/", _processed[2], *_arms), (
+    "qlora": Stage("04_qlora", ("model", "training", "qlora", *_ledger), ("tiny/", *_processed[:2]),
+                   (_arms[0], _metrics[0]), "model"),
+    "galore": Stage("05_galore", ("model", "training", "galore", *_ledger), ("tiny/", *_processed[:2]),
+                    (_arms[1], _metrics[1]), "model"),
+    "eval": Stage("06_eval", ("model", *_loading, *_answering), ("tiny/", _processed[2], *_arms), (
         *_results, *(f"results/predictions/{m}.jsonl" for m in ("base", "qlora", "galore"))), "model"),
-    "hybrid": Stage("07_hybrid", ("model", *_answering, "hybrid"), ("tiny/", *_processed[1:], *_arms, *_metrics), (
+    "hybrid": Stage("07_hybrid", ("model", *_loading, *_answering, "hybrid"), ("tiny/", *_processed[1:], *_arms, *_metrics), (
         "models/hybrid/", "results/metrics/hybrid_*.json"), "model"),
-    "controls": Stage("07a_controls", ("model", "training", *_predicted, *_answering, "seeds", "controls"), (
+    "controls": Stage("07a_controls", ("model", "training", "qlora", "galore", *_ledger, *_answering, "seeds", "controls"), (
         "tiny/", *_processed, *_arms, *_metrics, *_results), (
         "seeds/*/results/metrics/*.json", "ladder/*/results/metrics/*.json", "leave_one_out/*/results/metrics/*.json",
         "results/metrics/*_measures.json", "results/predictions/seen/*.jsonl", "results/metrics/controls.json"), "model"),
@@ -1211,6 +1216,7 @@ def _why_due(run: Run, name: str, state: dict) -> tuple[str, list[str]]:
     parts = [state.get(k) for k in ("settings", "inputs", "outputs")]
     if not all(isinstance(p, dict) for p in parts): return "its record is of another version", []
     before, now = parts[0], json.loads(json.dumps(stage_settings(run, name)))
+    if new := sorted(now.keys() - before.keys()): return f"recorded by a version that did not look at {', '.join(new[:4])}", []
     if changed := sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k)):
         return "changed: " + ", ".join(changed[:4]), []
     gone = tuple(f"{key}: " for key in gone_inputs(run, name))
@@ -1292,6 +1298,34 @@ def progress(self,
     "Tell how far the running stage is."
     _still_ours()
     if self.active: self.write_json(f"stages/{self.active[0]}.progress.json", dict(done=done, total=total, text=text, at=time.time()))
+
+# %% ../nbs/00_core.ipynb #c0de0032
+@contextmanager
+def recording(run: Run):
+    "Yields a set to which the name of every setting is added that is read from `run.config` meanwhile."
+    names, config = set(), run.config
+    run.config = _listening(config, names)
+    try: yield names
+    finally: run.config = config
+
+def _listening(config, names: set, prefix: str = ""):
+    "A copy of a configuration that adds each name it is asked for to `names`."
+    fields = {f.name for f in dataclasses.fields(config)}
+    class Listening(type(config)):
+        def __getattribute__(self, name):
+            value = super().__getattribute__(name)
+            if name in fields and not dataclasses.is_dataclass(value): names.add(prefix + name)
+            return value
+    values = {k: object.__getattribute__(config, k) for k in fields}
+    sections = {k: _listening(v, names, f"{prefix}{k}.") for k, v in values.items() if dataclasses.is_dataclass(v)}
+    return Listening(**values | sections)
+
+def untracked(
+    name: str,    # a stage
+    read: set,    # names of the settings it read
+) -> list[str]:   # sorted
+    "Settings a stage reads without depending on them: a change of these would go unnoticed."
+    return sorted(k for k in read if not tracks(name, k))
 
 # %% ../nbs/00_core.ipynb #03fcdcca
 def hub_token() -> str | None:
