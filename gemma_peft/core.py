@@ -817,14 +817,17 @@ def builds(self, stage: str) -> bool:
 @contextmanager
 def _in_words(folder: Path):
     "What is in the way of a lock, as a sentence."
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        yield
+    try: Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise GemmaPeftError(f"{folder} cannot be made ({e.strerror}). Choose another folder with --out") from None
+    try: yield
     except locks.Held as e:
         what = "is being written" if e.path.name == ".lock" else f"is being worked in ({e.path.name})"
         raise GemmaPeftError(f"{folder} {what} by process {e.holder['pid']} on {e.holder['host']}. Wait for it "
                              f"(`gemma-peft status {_typed(folder)}`), choose another folder with --out, or remove {e.path} "
                              "if that process is none of ours") from None
+    except locks.LockError as e:
+        raise GemmaPeftError(f"{e}. Free some space or get leave to write there, or choose another folder with --out") from None
 
 @contextmanager
 def locked(
