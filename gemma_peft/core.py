@@ -586,11 +586,11 @@ def provenance() -> dict:
 
 def other_version(made_by: dict | None) -> str:
     "A sentence on how what made a result differs from what is here; empty when it does not."
-    if not made_by: return "made by a version that did not say which"
+    if not isinstance(made_by, dict): return "made by a version that did not say which"
     now, differs = dict(commit=commit(), code=code_hash(), versions=package_versions()), []
     if made_by.get("code", now["code"]) != now["code"]:
         differs.append(f"commit {made_by.get('commit') or 'unknown'} (here {now['commit'] or 'unknown'})")
-    then = made_by.get("versions") or {}
+    then = made_by["versions"] if isinstance(made_by.get("versions"), dict) else {}
     for name, version in now["versions"].items():
         if name in then and then[name] != version: differs.append(f"{name} {then[name]} (here {version})")
     return "made by " + ", ".join(differs) if differs else ""
@@ -610,7 +610,8 @@ class Stage:
     settings: tuple          # dotted names or sections it depends on, beside the seed
     reads: tuple = ()        # files or folders of the run
     writes: tuple = ()       # files or folders of the run
-    base: str = ""           # what it takes of the base model: its "tokenizer", or all of the "model"
+    base: str = ""           # what it takes of the base model, wherever that lies: its "tokenizer", or all of the "model"
+    files: tuple = ()        # settings that name a person's own files, which it reads
 
 _samples = tuple(f"data/samples/{s}_samples.json" for s in ("train", "validation", "test"))
 _processed = tuple(f"data/processed/{s}_processed.json" for s in ("train", "validation", "test"))
@@ -618,6 +619,7 @@ _arms = ("models/qlora/final/", "models/galore/final/")
 _metrics = ("results/metrics/qlora_metrics.json", "results/metrics/galore_metrics.json")
 _results = tuple(f"results/metrics/{m}.json" for m in ("base_model_results", "qlora_evaluation_results", "galore_evaluation_results"))
 _lengths = ("data.max_length", "data.max_prompt_length")
+_sources = tuple(f"data.{s}.path" for s in SOURCES)
 _answering = ("eval.max_new_tokens", "eval.batch_size", "eval.decoder")
 _shape = tuple(f"tiny.{k}" for k in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
                                      "num_key_value_heads", "head_dim"))
@@ -626,9 +628,9 @@ _loading = ("qlora.quant_type", "qlora.double_quant", "qlora.embedding_bits")   
 
 # %% ../nbs/00_core.ipynb #adcb69ae
 STAGES = {
-    "tiny": Stage("00a_tiny", ("model.id", "tiny", "data.alpaca.path", "data.tulu.path", "data.ultrachat.path"), (), ("tiny/",)),
-    "data": Stage("01_data", ("model.id", "model.revision", "data"), ("tiny/",),
-                  (*_samples, "data/samples/dataset_stats.json")),
+    "tiny": Stage("00a_tiny", ("model.id", "tiny", *_sources), (), ("tiny/",)),
+    "data": Stage("01_data", ("model.id", "model.revision", "data"), ("tiny/", "tiny/records/"),
+                  (*_samples, "data/samples/dataset_stats.json"), "tokenizer", _sources),
     "templating": Stage("02_templating", ("model.id", "model.revision", *_lengths), ("tiny/", *_samples),
                         (*_processed, "data/processed/examples/", "data/processed/token_stats.json"), "tokenizer"),
     "training": Stage("03_training", ("model", "training", "qlora", "galore", *_ledger), ("tiny/", *_processed[:2]),
@@ -644,7 +646,7 @@ STAGES = {
     "controls": Stage("07a_controls", ("model", "training", "qlora", "galore", *_ledger, *_answering, "seeds", "controls"), (
         "tiny/", *_processed, *_arms, *_metrics, *_results), (
         "seeds/*/results/metrics/*.json", "ladder/*/results/metrics/*.json", "leave_one_out/*/results/metrics/*.json",
-        "results/metrics/*_measures.json", "results/predictions/seen/*.jsonl", "results/metrics/controls.json"), "model"),
+        "results/metrics/*_measures.json", "results/predictions/seen/*.jsonl", "results/metrics/controls.json"), "model", ("controls.forgetting_text",)),
     "score": Stage("07c_score", ("seeds", "controls.ladder", "controls.leave_one_out", "hybrid.methods"), (
         _processed[2], "data/samples/dataset_stats.json", "results/predictions/*.jsonl", "seeds/*/results/predictions/*.jsonl",
         "ladder/*/results/predictions/*.jsonl", "leave_one_out/*/results/predictions/*.jsonl",
@@ -1025,7 +1027,8 @@ def check_inputs(self,
     stage: str = "",   # look at what this stage reads; at everything when empty
 ):
     "Raises one ConfigError that lists the model folder, data files and packages that are not there."
-    names = list(stage_settings(self, stage)) if stage else None
+    names = [*STAGES[stage].files, *(["model.id"] if STAGES[stage].base else [])] if stage else None
+    if stage and tracks(stage, "training.report_to"): names.append("training.report_to")
     if problems := missing_inputs(self.config, names): raise ConfigError(problems)
 
 # %% ../nbs/00_core.ipynb #51bb4c8b
@@ -1127,7 +1130,7 @@ def _outside(key: str, path: Path, names: list, known: dict | None) -> dict:
     return {f"{key}: {k}": v for k, v in fingerprint(path.parent, names, old).items()}
 
 # %% ../nbs/00_core.ipynb #c0de0025
-TOKENIZER = ("*token*", "chat_template*")                                         # files of a model folder
+TOKENIZER = ("*token*", "chat_template*", "config.json")                          # files of a model folder
 MODEL = ("*.safetensors", "*.bin", "*.json", "*.model", "*.jinja")
 
 def base_inputs(
@@ -1144,20 +1147,14 @@ def base_inputs(
     return {"model.id: commit": dict(hash=commit)} if commit else {}
 
 def outside_files(run: Run, name: str, known: dict | None = None) -> dict:
-    "Fingerprint of the local files and folders that a stage's settings point to: a person's own records."
-    found = {}
-    for key, path in _paths(run, name).items():
-        if os.path.exists(path): found |= _outside(key, path.resolve(), [path.resolve().name], known)
-    for s in SOURCES if name == "data" else ():
-        commit = run.pinned().get(" ".join(run.hub_names().get(s, ())))
-        if commit: found[f"data.{s}.path: commit"] = dict(hash=commit)
+    "Fingerprint of the person's own files and folders that a stage reads; of data sets on the hub, the commit."
+    found, names = {}, run.hub_names()
+    for key in STAGES[name].files:
+        path = local_path(flatten(run.config)[key])
+        if path and os.path.exists(path): found |= _outside(key, path.resolve(), [path.resolve().name], known)
+        commit = run.pinned().get(" ".join(names.get(key.split(".")[1], ())))
+        if commit: found[f"{key}: commit"] = dict(hash=commit)
     return found
-
-def _paths(run: Run, name: str) -> dict:
-    "Settings of a stage that point to local files, with these; the first stage only asks whether they are words of our own."
-    if "tiny/" in STAGES[name].writes: return {}
-    asked = {k: local_path(v) for k, v in stage_settings(run, name).items() if settings()[k].metadata["path"]}
-    return {k: p for k, p in asked.items() if p and (k != "model.id" or not STAGES[name].base)}
 
 # %% ../nbs/00_core.ipynb #c0de0026
 def stage_inputs(run: Run, name: str, known: dict | None = None) -> dict:
@@ -1180,8 +1177,9 @@ def _known(run: Run) -> dict:
 
 def gone_inputs(run: Run, name: str) -> list[str]:
     "Settings of a stage that point to a file or folder which is not there any more."
-    paths = _paths(run, name) | ({"model.id": local_path(run.config.model.id)} if STAGES[name].base else {})
-    return [k for k, p in paths.items() if p and not os.path.exists(p)]
+    keys = (*STAGES[name].files, *(["model.id"] if STAGES[name].base else []))
+    paths = {k: local_path(flatten(run.config)[k]) for k in keys}
+    return [k for k, path in paths.items() if path and not os.path.exists(path)]
 
 # %% ../nbs/00_core.ipynb #7716e6cd
 def _record(run: Run, name: str) -> dict:
@@ -1252,7 +1250,7 @@ def _execute(run: Run, name: str, f):
     "Run a stage and record it; an error is recorded too, and raised."
     with joined(run):
         run.check_inputs(name)
-        run.pin("model", *SOURCES)
+        run.pin(*(["model"] if STAGES[name].base else []), *(SOURCES if name == "data" else ()))
         record, started = _new_record(run, name), time.time()
         def write(**more): run.write_json(f"stages/{name}.json", record | dict(started=started) | more)
         def seconds(): return round(time.time() - started, 2)
