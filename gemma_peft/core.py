@@ -7,13 +7,13 @@ __all__ = ['SOURCES', 'LADDER', 'OWN_WORDS', 'SUFFIXES', 'PROFILES', 'PACKAGES',
            'COLOURS', 'LABELS', 'GemmaPeftError', 'ConfigError', 'shown', 'nearest', 'setting', 'ModelConfig',
            'SourceConfig', 'DataConfig', 'TrainingConfig', 'QLoRAConfig', 'GaLoreConfig', 'EvalConfig', 'HybridConfig',
            'ControlsConfig', 'SweepConfig', 'TinyConfig', 'Config', 'settings', 'get', 'flatten', 'apply',
-           'repository_root', 'runs_folder', 'here', 'from_here', 'local_path', 'is_local', 'read_text', 'anchored',
-           'profile_values', 'layered', 'resolve', 'contradictions', 'missing_inputs', 'file_hash', 'fingerprint',
-           'package_versions', 'commit', 'hardware', 'code_hash', 'provenance', 'other_version', 'seed_everything',
-           'Stage', 'makers', 'writer', 'writing', 'unknown_parameters', 'Run', 'patch_to', 'locked', 'lock_holder',
-           'joined', 'held', 'recorded_values', 'run_folder', 'hub_commit', 'stage_settings', 'tracks', 'base_inputs',
-           'outside_files', 'stage_inputs', 'training_inputs', 'gone_inputs', 'stage_state', 'stage', 'recording',
-           'untracked', 'hub_token', 'MemoryMeter']
+           'repository_root', 'runs_folder', 'here', 'from_here', 'local_path', 'is_local', 'public', 'read_text',
+           'anchored', 'profile_values', 'layered', 'resolve', 'contradictions', 'missing_inputs', 'file_hash',
+           'fingerprint', 'package_versions', 'commit', 'hardware', 'code_hash', 'provenance', 'other_version',
+           'seed_everything', 'Stage', 'makers', 'writer', 'writing', 'unknown_parameters', 'Run', 'patch_to', 'locked',
+           'lock_holder', 'joined', 'held', 'recorded_values', 'run_folder', 'hub_commit', 'stage_settings', 'tracks',
+           'base_inputs', 'outside_files', 'stage_inputs', 'training_inputs', 'gone_inputs', 'stage_state', 'stage',
+           'recording', 'untracked', 'hub_token', 'MemoryMeter']
 
 # %% ../nbs/00_core.ipynb #f3bccd68
 import ast, builtins, dataclasses, difflib, errno, hashlib, importlib.util, json, math, os, platform, random, re, shlex
@@ -381,6 +381,10 @@ def local_path(
 def is_local(text: str, base: Path | None = None) -> bool:
     "Whether `text` names a local file or folder."
     return local_path(text, base) is not None
+
+def public(text: str) -> str:
+    "A setting as others may read it: of a path, which names a person's folders, only the last part."
+    return re.split(r"[\\/]", str(text).rstrip("\\/"))[-1] if is_local(text) else str(text)
 
 # %% ../nbs/00_core.ipynb #c0de0007
 def read_text(path: Path) -> str:
@@ -1100,13 +1104,14 @@ def pin(self, *which: str):
 def show(self,
     *sections: str,   # sections to show, such as "data"; all when none is named
 ):
-    "The run's settings with their origin, as a table in a notebook."
+    "The run's settings with their origin, as a table in a notebook; of paths the last part."
     import pandas as pd
-    rows = [dict(setting=name, value=get(self.config, name), origin=self.origin[name], meaning=f.metadata["help"])
-            for name, f in settings().items() if not sections or name.split(".")[0] in sections or name in sections]
-    table = pd.DataFrame(rows).set_index("setting")
-    colour = lambda column: ["" if v == "default" else "font-weight: bold" for v in column]
-    return table.style.set_caption(f"{self.profile} → {_short(self.path)}").apply(colour, subset=["origin"]).format(lambda v: str(v))
+    def cell(name, f): return public(get(self.config, name)) if f.metadata["path"] else get(self.config, name)
+    def bold(column): return ["" if v == "default" else "font-weight: bold" for v in column]
+    wanted = {k: f for k, f in settings().items() if not sections or k.split(".")[0] in sections or k in sections}
+    rows = [dict(setting=k, value=cell(k, f), origin=self.origin[k], meaning=f.metadata["help"]) for k, f in wanted.items()]
+    table = pd.DataFrame(rows).set_index("setting").style.set_caption(f"{public(self.profile)} → {_short(self.path)}")
+    return table.apply(bold, subset=["origin"]).format(str)
 
 def _short(path: Path) -> str:
     "A path as a person would write it: relative to the checkout or the working folder where it lies in one."
