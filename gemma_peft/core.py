@@ -549,10 +549,12 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "galore-torc
 
 def package_versions() -> dict:
     "Versions of the packages a result depends on; None for one that is missing. Imports none of them."
-    def version(name):
-        try: return metadata.version(name)
-        except metadata.PackageNotFoundError: return None
-    return {"python": platform.python_version(), "gemma_peft": __version__} | {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "gemma_peft": __version__} | {name: _version(name) for name in PACKAGES}
+
+@lru_cache
+def _version(name: str) -> str | None:
+    try: return metadata.version(name)
+    except metadata.PackageNotFoundError: return None
 
 def commit() -> str | None:
     "The checkout's commit, with `+changes` when it has uncommitted ones; GEMMA_PEFT_COMMIT stands in for it; None outside a checkout."
@@ -816,8 +818,8 @@ def remedy(self,
 @patch_to(Run)
 def builds(self, stage: str) -> bool:
     "Whether a stage has something to do in this run: the first one has only where something is made up."
-    made_up = [self.config.model.id, *(getattr(self.config.data, s).path for s in SOURCES)]
-    return stage != "tiny" or any(v in OWN_WORDS for v in made_up)
+    c = flatten(self.config)
+    return stage != "tiny" or any(c[k] in OWN_WORDS for k in ("model.id", *(f"data.{s}.path" for s in SOURCES)))
 
 # %% ../nbs/00_core.ipynb #c0de0028
 @contextmanager
@@ -1068,9 +1070,9 @@ def hub_commit(
 @patch_to(Run)
 def hub_names(self) -> dict:
     "The hub repositories a run uses: \"model\" or a source's name -> kind, repository, revision."
-    c = self.config
-    found = {"model": ("model", c.model.id, c.model.revision)}
-    for s in SOURCES: found[s] = ("dataset", getattr(c.data, s).path, getattr(c.data, s).revision)
+    c = flatten(self.config)
+    found = {"model": ("model", c["model.id"], c["model.revision"])}
+    for s in SOURCES: found[s] = ("dataset", c[f"data.{s}.path"], c[f"data.{s}.revision"])
     return {k: v for k, v in found.items() if v[1] and v[1] not in OWN_WORDS and not is_local(v[1])}
 
 # %% ../nbs/00_core.ipynb #c0de0024
@@ -1086,9 +1088,8 @@ def revision(self,
     of: str = "model",   # or a source
 ) -> str:
     "What to ask the hub for: the commit this run has settled on, else the setting."
-    if of not in self.hub_names(): return self.config.model.revision if of == "model" else getattr(self.config.data, of).revision
-    name = self.hub_names()[of]
-    return self.pinned().get(" ".join(name)) or name[2]
+    asked = get(self.config, "model.revision" if of == "model" else f"data.{of}.revision")
+    return self.pinned().get(" ".join(self.hub_names().get(of, ()))) or asked
 
 @patch_to(Run)
 def pin(self, *which: str):
@@ -1144,11 +1145,11 @@ def base_inputs(
     known: dict | None = None,    # an earlier answer, whose hashes may be reused
 ) -> dict:
     "Fingerprint of the base model's files; of one on the hub, the commit the run has settled on."
-    patterns = MODEL if part == "model" else TOKENIZER
-    if run.config.model.id == "tiny": return fingerprint(run.path, [f"tiny/model/{p}" for p in patterns], known)
-    folder = local_path(run.config.model.id)
+    patterns, model = MODEL if part == "model" else TOKENIZER, flatten(run.config)["model.id"]
+    if model == "tiny": return fingerprint(run.path, [f"tiny/model/{p}" for p in patterns], known)
+    folder = local_path(model)
     if folder: return _outside("model.id", folder, [f"{folder.name}/{p}" for p in patterns], known)
-    commit = run.pinned().get(" ".join(run.hub_names()["model"]))
+    commit = run.pinned().get(" ".join(run.hub_names().get("model", ())))
     return {"model.id: commit": dict(hash=commit)} if commit else {}
 
 def outside_files(run: Run, name: str, known: dict | None = None) -> dict:
