@@ -297,7 +297,8 @@ def _accepted(meta: dict) -> str:
     if meta.get("choices"): return "one of " + ", ".join(map(str, meta["choices"]))
     words = (("above", "above"), ("low", "at least"), ("high", "at most"))
     bounds = [f"{word} {meta[key]:.10g}" for key, word in words if meta.get(key) is not None]
-    return " and ".join(bounds + ([] if meta.get("empty", True) else ["at least one value"]))
+    text = " and ".join(bounds)
+    return text if meta.get("empty", True) else ", each ".join(filter(None, ["one value or more", text]))
 
 def _fits(value, meta: dict) -> bool:
     "Whether every element of `value` lies in the range or the choices."
@@ -803,13 +804,13 @@ def _typed(path) -> str:
 
 @patch_to(Run)
 def remedy(self,
-    stage: str,   # whose outputs are wanted
+    stage: str,   # whose outputs are wanted; several with commas between them
 ) -> str:
     "The command, in quotes, that makes a stage's outputs anew on this run."
     above, kind = self.path.parent.parent, self.path.parent.name
     if kind in ("seeds", "ladder", "leave_one_out") and (above / "run.json").exists():
         return f"`gemma-peft controls {_typed(above)} --only {shlex.quote(f'{kind}/{self.path.name}')}`"
-    wanted, due = set(), [stage]
+    wanted, due = set(), stage.split(",")
     while due:
         wanted.add(name := due.pop())
         due += [m for m in makers(name) if m not in wanted and self.builds(m) and not stage_state(self, m)["done"]]
@@ -1073,6 +1074,8 @@ def hub_names(self) -> dict:
     c = flatten(self.config)
     found = {"model": ("model", c["model.id"], c["model.revision"])}
     for s in SOURCES: found[s] = ("dataset", c[f"data.{s}.path"], c[f"data.{s}.revision"])
+    text = c["controls.forgetting_text"].partition(":")[0]
+    found["forgetting_text"] = ("dataset", "" if is_local(c["controls.forgetting_text"]) else text, "main")
     return {k: v for k, v in found.items() if v[1] and v[1] not in OWN_WORDS and not is_local(v[1])}
 
 # %% ../nbs/00_core.ipynb #c0de0024
@@ -1085,10 +1088,11 @@ def pinned(self) -> dict:
 
 @patch_to(Run)
 def revision(self,
-    of: str = "model",   # or a source
+    of: str = "model",   # or a source, or "forgetting_text"
 ) -> str:
     "What to ask the hub for: the commit this run has settled on, else the setting."
-    asked = get(self.config, "model.revision" if of == "model" else f"data.{of}.revision")
+    names = {"model": "model.revision"} | {s: f"data.{s}.revision" for s in SOURCES}
+    asked = get(self.config, names[of]) if of in names else "main"
     return self.pinned().get(" ".join(self.hub_names().get(of, ()))) or asked
 
 @patch_to(Run)
@@ -1256,7 +1260,7 @@ def _execute(run: Run, name: str, f):
     "Run a stage and record it; an error is recorded too, and raised."
     with joined(run):
         run.check_inputs(name)
-        run.pin(*(["model"] if STAGES[name].base else []), *(SOURCES if name == "data" else ()))
+        run.pin(*(["model"] if STAGES[name].base else []), *(key.split(".")[1] for key in STAGES[name].files))
         record, started = _new_record(run, name), time.time()
         def write(**more): run.write_json(f"stages/{name}.json", record | dict(started=started) | more)
         def seconds(): return round(time.time() - started, 2)
