@@ -514,8 +514,8 @@ def missing_inputs(
     wanted = {f"data.{s}.path": (os.path.exists, records) for s in SOURCES}
     wanted["model.id"] = (is_model, "is no model folder (no config.json in it); give a folder, "
                                     "or a hub id such as google/gemma-3-1b-it")
-    wanted["controls.forgetting_text"] = (os.path.isfile, "does not exist; give a .txt or .jsonl file, a hub id such as "
-                                          "owner/name, 'synthetic' with the tiny model, or nothing")
+    text = "does not exist; give a .txt or .jsonl file, a hub id such as owner/name, 'synthetic' with the tiny model"
+    wanted["controls.forgetting_text"] = (os.path.isfile, f"{text}, or nothing")
     problems = []
     for name, (is_there, what) in wanted.items():
         value = flatten(config)[name]
@@ -991,7 +991,7 @@ def open(cls,
     except ConfigError as e: problems += [_taken_back(p, kept.keys() - now.keys()) for p in e.problems]
     else: problems += missing_inputs(run.config, _changed(run.config, record))
     if problems: raise ConfigError(problems)
-    if values is not None: notes.append(f"the profile {public(profile)} is gone; its values are taken from run.json")
+    if values is not None: notes.append(f"the profile {public(profile)} is gone; run.json has its values")
     run.notes = notes
     for note in run.notes: print(f"note: {note}")
     if write: run.keep()

@@ -100,7 +100,7 @@ def hold(
 ):
     "Hold a lock file. Raises Held when another process does, LockError where none can be written."
     try: from filelock import LeaseSettingsMismatch, SoftFileLease
-    except ImportError: raise LockError("filelock is too old here: pip install -U 'filelock>=4.1,<5'") from None
+    except ImportError: raise LockError("filelock is too old: pip install -U 'filelock>=4.1,<5'") from None
     try: lease = float(read_lock(path).get("duration", LEASE))         # as who is there agreed to
     except ValueError: lease = LEASE
     lock = SoftFileLease(path, lease_duration=lease, heartbeat_interval=lease / BEATS, thread_local=False)
