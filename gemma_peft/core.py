@@ -514,8 +514,8 @@ def missing_inputs(
     wanted = {f"data.{s}.path": (os.path.exists, records) for s in SOURCES}
     wanted["model.id"] = (is_model, "is no model folder (no config.json in it); give a folder, "
                                     "or a hub id such as google/gemma-3-1b-it")
-    text = "does not exist; give a .txt or .jsonl file, a hub id such as owner/name, 'synthetic' with the tiny model"
-    wanted["controls.forgetting_text"] = (os.path.isfile, f"{text}, or nothing")
+    text = "a .txt or .jsonl file, a hub id such as owner/name, 'synthetic' with the tiny model, or nothing"
+    wanted["controls.forgetting_text"] = (os.path.isfile, f"does not exist; give {text}")
     problems = []
     for name, (is_there, what) in wanted.items():
         value = flatten(config)[name]
