@@ -13,6 +13,8 @@ import inspect, math
 import torch
 import torch.nn.functional as F
 
+from .base import decoder, output_head, text_config
+
 # %% ../nbs/02a_packing.ipynb #ebc367f8
 def split_rows(
     rows: list[dict],   # of one optimiser step: input_ids, labels
@@ -263,8 +265,9 @@ class Head:
         block: int | None = None,     # vocabulary entries at a time; None: all, HEAD_ROWS positions at a time
         compiled: bool = False,       # torch.compile what happens between the matrix products
     ):
-        base = bare(model)
-        self.module, self.vocabulary, self.cap, self.block = base.lm_head, base.config.vocab_size, getattr(base.config, "final_logit_softcapping", None), block
+        config = text_config(bare(model).config)
+        self.module, self.vocabulary, self.block = output_head(model), config.vocab_size, block
+        self.cap = getattr(config, "final_logit_softcapping", None)
         ready = (lambda f: torch.compile(f, dynamic=True)) if compiled else (lambda f: f)
         self.kernels = (ready(fold), ready(block_gradient)) if block else ready(loss_and_gradient)
 
@@ -289,7 +292,7 @@ def packed_loss(
     head: Head,
 ):                    # fp32 scalar
     "A pack's share of the mean loss of its step."
-    base = bare(model).model
+    base = decoder(model)
     inputs = base.embed_tokens(found["input_ids"]).detach().requires_grad_()       # recomputed layers need an input with a gradient
     layout = {k: found[k] for k in ("cu_seqlens", "to_padded", "from_padded", "max_length") if k in found}
     hidden = base(inputs_embeds=inputs, position_ids=found["position_ids"], use_cache=False, **layout).last_hidden_state[0]      # (tokens, width)

@@ -586,7 +586,7 @@ def _packed_attempt(run, arm, rows, way, identity, **more):
         with ready_to_train(trainer.model, mode, longest, way.compiled) as keys, own_stream():
             head, trained = Head(trainer.model, mode.vocabulary_block, way.compiled), [p for p in trainer.model.parameters() if p.requires_grad]
             trainer.steps = PackedSteps(lambda found: packed_loss(trainer.model, found, head), trained, keys, run.config.seed,
-                                        trainer.layerwise(), torch.bfloat16 if s["dtype"] == "bfloat16" else None)
+                                        trainer.layerwise(), torch.bfloat16 if s["dtype"] == "bfloat16" else None, warn=run.warn)
             _train(trainer, run, arm, way, identity)
             trainer.watch.look()
         trainer.done = packed_figures(run, arm, way, trainer.steps, varlen)
@@ -599,7 +599,8 @@ def packed_figures(run, arm, way, steps, varlen: bool) -> dict:
     return dict(micro_batch_size=t.micro_batch_size, gradient_accumulation_steps=t.gradient_accumulation_steps,
                 attention="varlen" if varlen else "sdpa", attention_reason=f"packs: {attention}", pack_tokens=pack_tokens(way.mode, arm),
                 compiled=way.compiled, compile_reason=way.compile_reason, recordings=len(steps.recordings),
-                recording_seconds=round(steps.recording_seconds, 2))
+                recording_seconds=round(steps.recording_seconds, 2), recorded_share=round(steps.recorded_share, 4),
+                unrecorded_reason=steps.failed)
 
 # %% ../nbs/03_training.ipynb #c4f88b54
 def progress_line(run: Run, arm: str):
@@ -659,10 +660,9 @@ def _attempt(run, arm, rows, way, **asked):
     trainer, problem = None, ""
     with MemoryMeter() as meter:
         try: trainer = (_plain_attempt if way.mode.name == "plain" else _packed_attempt)(run, arm, rows, way, **asked)
-        except RuntimeError as e:
-            if not out_of_memory(e):
-                if not isinstance(e, TorchDynamoException): raise
-                problem = str(e).splitlines()[0]
+        except Exception as e:
+            if not isinstance(e, TorchDynamoException) and not out_of_memory(e): raise
+            if not out_of_memory(e): problem = str(e).splitlines()[0]
     return trainer, meter, problem
 
 def _attempts(run, arm, rows, way, **asked):
@@ -724,6 +724,8 @@ DEFINITIONS = dict(
     train_seconds="wall time of training alone: no loading, no evaluation; with a resume, the steps that were kept",
     gpu_shared=f"other processes held more than {SHARED_GIB} GiB of the GPU when training began or ended, so that its seconds count their work too; null without a GPU",
     tokens_per_second="non-padding tokens a second of train_seconds",
+    recorded_share="share of the packs that were replays of a recorded pass; 0 without a GPU",
+    unrecorded_reason="why packs ran unrecorded, beside the first of each shape and refreshes of a subspace; null where nothing stood in the way",
     predicted_peak_gib="what the memory ledger predicts for the peak on a GPU, of tensors alone",
     predicted_static_gib="the part of it that is there at every moment of training",
     final_train_loss="mean loss per trained token over the last logging interval, in nats",
@@ -784,17 +786,15 @@ def _padded(rows: list[dict], pad_token_id: int, device):
 def hidden_and_targets(model, rows: list[dict], pad_token_id: int):
     "Hidden states before each counted token, the token, and its row: (n, width), (n,), (n,)."
     ids, mask, target = _padded(rows, pad_token_id, model.device)
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = bare.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state   # (batch, seq, width)
+    hidden = decoder(model)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state     # (batch, seq, width)
     target = target[:, 1:]                                                                      # token t is predicted at t - 1
     where = target != -100
     return hidden[:, :-1][where], target[where], where.nonzero()[:, 0]
 
 def head_logits(model, hidden):
     "Logits of hidden states in fp32: (n, width) -> (n, vocab)."
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    logits = bare.lm_head(hidden).float()
-    cap = getattr(bare.config, "final_logit_softcapping", None)
+    logits = output_head(model)(hidden).float()
+    cap = getattr(text_config(model.config), "final_logit_softcapping", None)
     return logits if cap is None else (logits / cap).tanh() * cap
 
 # %% ../nbs/03_training.ipynb #189249a1
@@ -822,7 +822,7 @@ def reference_loss(
     from gemma_peft.steps import out_of_memory
     while True:
         try: return _losses(model, rows, pad_token_id, batch_tokens, head_tokens)
-        except RuntimeError as e:
+        except Exception as e:
             smallest = batch_tokens <= max(len(r["input_ids"]) for r in rows) and head_tokens <= 32
             if not out_of_memory(e) or smallest: raise
         free_memory()
