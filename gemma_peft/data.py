@@ -46,7 +46,7 @@ def _text(
     except UnicodeEncodeError: raise Rejected("broken Unicode") from None
     return text.strip()
 
-# %% ../nbs/01_data.ipynb #78580164
+# %% ../nbs/01_data.ipynb #abc11581
 _NO_TEXT = dict(image="an image", video="a video", audio="audio", tool="a tool call", function="a tool call")
 
 def _foreign(name) -> str:
@@ -56,12 +56,14 @@ def _foreign(name) -> str:
 def _joined(parts: list) -> str:
     "The text of a list of parts, each {type: text, text: ...}."
     for part in parts:
-        if isinstance(part, dict) and (what := _foreign(part.get("type"))): raise Rejected(f"holds {what}")
-        if not isinstance(part, dict) or not isinstance(part.get("text"), str): raise Rejected("content is not text")
+        if not isinstance(part, dict): raise Rejected("content is not text")
+        if what := _foreign(part.get("type")): raise Rejected(f"holds {what}")
+        if not isinstance(part.get("text"), str): raise Rejected("content is not text")
     return "\n".join(part["text"] for part in parts)
 
-# %% ../nbs/01_data.ipynb #6963350a
-ROLES = dict(user="user", human="user", assistant="assistant", gpt="assistant", model="assistant", system="system")
+# %% ../nbs/01_data.ipynb #366afc89
+ROLES = dict(user="user", human="user", assistant="assistant", gpt="assistant", model="assistant",
+             system="system")
 
 def _first(record: dict, *names: str):
     "The first of some fields that holds something."
@@ -90,16 +92,18 @@ def _turns(record: dict) -> list[tuple]:
     first = [] if _nothing(record.get("system")) else [("system", record["system"])]
     return first + [_turn(m) for m in messages]
 
-# %% ../nbs/01_data.ipynb #c2354aad
+# %% ../nbs/01_data.ipynb #bb4c8fbc
 def _alternating(turns: list[tuple]) -> list[dict]:
     "The turns up to the last answer; Rejected unless they alternate, beginning with the user."
     while turns and turns[-1][0] != "assistant": turns = turns[:-1]
     if not turns: raise Rejected("no answer")
     if turns[0][0] != "user": raise Rejected("begins with the assistant")
-    if any(role != ("user", "assistant")[i % 2] for i, (role, _) in enumerate(turns)): raise Rejected("turns do not alternate")
-    return [dict(role=role, content=_text(content, "empty prompt" if role == "user" else "empty answer")) for role, content in turns]
+    expected = itertools.cycle(("user", "assistant"))
+    if any(role != now for (role, _), now in zip(turns, expected)): raise Rejected("turns do not alternate")
+    empty = dict(user="empty prompt", assistant="empty answer")
+    return [dict(role=role, content=_text(content, empty[role])) for role, content in turns]
 
-# %% ../nbs/01_data.ipynb #a57dab81
+# %% ../nbs/01_data.ipynb #09872cbc
 def _with_system(said: list, messages: list[dict]) -> list[dict]:
     "The turns, with what the system said in front of the first."
     texts = [_text(content, "") for content in said if not _nothing(content)]
@@ -110,7 +114,7 @@ def _tulu(record: dict) -> list[dict]:
     "messages -> turns, with the system message in front of the first user message."
     turns = _turns(record)
     said = [content for _, content in itertools.takewhile(lambda turn: turn[0] == "system", turns)]
-    if any(role == "system" for role, _ in turns[len(said):]): raise Rejected("system message inside the conversation")
+    if "system" in dict(turns[len(said):]): raise Rejected("system message inside the conversation")
     return _with_system(said, _alternating(turns[len(said):]))
 
 def _ultrachat(record: dict) -> list[dict]:
@@ -118,13 +122,14 @@ def _ultrachat(record: dict) -> list[dict]:
     turns = [turn for turn in _turns(record) if turn[0] != "system"]
     return _alternating(list(itertools.dropwhile(lambda turn: turn[0] != "user", turns)))
 
-# %% ../nbs/01_data.ipynb #c581ac45
+# %% ../nbs/01_data.ipynb #e33182d8
 def _history(value) -> list[tuple]:
     "(role, content) of what was said before: pairs of question and answer, or messages."
     value = [] if _nothing(value) else _unpacked(value)
     if not isinstance(value, list): raise Rejected("history is no list")
     if value and all(isinstance(m, dict) for m in value): return [_turn(m) for m in value]
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in value): raise Rejected("history is not in pairs")
+    pairs = all(isinstance(pair, list) and len(pair) == 2 for pair in value)
+    if not pairs: raise Rejected("history is not in pairs")
     return [(role, content) for pair in value for role, content in zip(("user", "assistant"), pair)]
 
 def _alpaca(record: dict) -> list[dict]:
@@ -134,7 +139,7 @@ def _alpaca(record: dict) -> list[dict]:
     turns = [*_history(record.get("history")), ("user", prompt), ("assistant", record.get("output"))]
     return _with_system([record.get("system")], _alternating(turns))
 
-# %% ../nbs/01_data.ipynb #546f01d3
+# %% ../nbs/01_data.ipynb #2e0a24e8
 MAPPINGS = dict(alpaca=_alpaca, tulu=_tulu, ultrachat=_ultrachat)
 
 def _media(record: dict) -> str:
@@ -147,15 +152,17 @@ def to_messages(
     source: str,   # alpaca, tulu or ultrachat
 ) -> list[dict] | Rejected:   # turns with role and content: user, assistant, user, ..., assistant
     "The record as a conversation, or the reason why it cannot be one. Never raises for what a record holds."
-    if source not in MAPPINGS: raise GemmaPeftError(f"source {source!r} must be one of {', '.join(MAPPINGS)}.{nearest(source, MAPPINGS)}")
+    if source not in MAPPINGS:
+        names = ", ".join(MAPPINGS)
+        raise GemmaPeftError(f"source {source!r} must be one of {names}.{nearest(source, MAPPINGS)}")
     if not isinstance(record, dict): return Rejected("not a record")
     if what := _media(record): return Rejected(f"holds {what}")
     try: return MAPPINGS[source](record)
     except Rejected as rejected: return rejected
 
-# %% ../nbs/01_data.ipynb #e383ccae
-USED = dict(alpaca=("instruction", "input", "output", "system", "history"), tulu=("messages", "conversations", "system"),
-            ultrachat=("messages", "conversations"))
+# %% ../nbs/01_data.ipynb #d4944147
+USED = dict(alpaca=("instruction", "input", "output", "system", "history"),
+            tulu=("messages", "conversations", "system"), ultrachat=("messages", "conversations"))
 _OF_MESSAGE = ("role", "from", "content", "value")
 
 def _wordy(value, depth: int = 4) -> bool:
@@ -170,12 +177,14 @@ def unused(
     source: str,
 ) -> list[str]:            # such as "column context"
     "The parts of a record that hold text and stand in no turn."
-    def repeats_it(value): return isinstance(value, str) and (value.strip() in whole or messages[-1]["content"] in value)
-    whole = "\n".join(m["content"] for m in messages)
-    found = [f"column {c}" for c, v in record.items() if c not in USED[source] and _wordy(v) and not repeats_it(v)]
+    whole, answer = "\n".join(m["content"] for m in messages), messages[-1]["content"]
+    def repeats_it(value): return isinstance(value, str) and (value.strip() in whole or answer in value)
+    others = {column: value for column, value in record.items() if column not in USED[source]}
+    found = [f"column {column}" for column, value in others.items() if _wordy(value) and not repeats_it(value)]
     if source == "alpaca": return found
     given = _unpacked(_first(record, "messages", "conversations"))
-    found += sorted({f"message field {k}" for m in given for k, v in m.items() if k not in _OF_MESSAGE and _wordy(v)})
+    fields = {field for m in given for field, value in m.items() if field not in _OF_MESSAGE and _wordy(value)}
+    found += [f"message field {field}" for field in sorted(fields)]
     return found + _left_off([role for role, content in map(_turn, given) if not _nothing(content)], source)
 
 def _left_off(roles: list[str], source: str) -> list[str]:
@@ -326,7 +335,7 @@ def audit(
     held = HeldOut(held_out, n, common)
     return [m for s in samples if (m := _match(held, s))]
 
-# %% ../nbs/01_data.ipynb #6a4ab96a
+# %% ../nbs/01_data.ipynb #aefc9ad8
 def near_kept(
     held_out: list[dict],  # test samples
     kept: list[dict],      # training and validation samples that were kept
@@ -334,8 +343,9 @@ def near_kept(
 ) -> list[str]:            # ids, in the order of `held_out`
     "Held-out samples that share `n` words in a row with a kept one, boilerplate or not."
     import numpy as np
-    there = np.unique(np.concatenate([np.zeros(0, np.uint64), *(ngram_hashes(s["messages"], n) for s in kept)]))
-    return [s["id"] for s in held_out if np.isin(ngram_hashes(s["messages"], n), there, assume_unique=True).any()]
+    def hashes(sample): return ngram_hashes(sample["messages"], n)
+    there = np.unique(np.concatenate([np.zeros(0, np.uint64), *map(hashes, kept)]))
+    return [s["id"] for s in held_out if np.isin(hashes(s), there, assume_unique=True).any()]
 
 def same_prompt(
     samples: list[dict],
@@ -374,11 +384,12 @@ def language(
     best, second = sorted(score, key=score.get, reverse=True)[:2]
     return best if score[best] > max(score[second], 1) else "Latin, unsure"
 
-# %% ../nbs/01_data.ipynb #b6f085b9
+# %% ../nbs/01_data.ipynb #fcbdbddf
 def most_letters(tokenizer) -> float:
     "Letters that a token can stand for; infinite where unknown letters have no bytes, but share one <unk>."
     vocabulary = tokenizer.get_vocab()
-    return max(map(len, vocabulary)) if all(f"<0x{byte:02X}>" in vocabulary for byte in range(256)) else math.inf
+    in_bytes = all(f"<0x{byte:02X}>" in vocabulary for byte in range(256))
+    return max(map(len, vocabulary)) if in_bytes else math.inf
 
 def length_rule(
     tokenizer,          # with Gemma's template
@@ -390,20 +401,22 @@ def length_rule(
     def longer(messages: list[dict], limit: int) -> bool:
         "Whether a prompt has more tokens than `limit`."
         if sum(len(m["content"]) for m in messages) > limit * letters: return True
-        return len(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)) > limit
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        return len(ids) > limit
     def unfit(messages: list[dict], split: str) -> str:
         if split == "test":
-            return "prompt longer than data.max_prompt_length" if longer(messages[:-1], max_prompt_length) else ""
+            too_long = longer(messages[:-1], max_prompt_length)
+            return "prompt longer than data.max_prompt_length" if too_long else ""
         return "no answer token within data.max_length" if longer(messages[:1], max_length - 1) else ""
     return unfit
 
-# %% ../nbs/01_data.ipynb #693e023c
+# %% ../nbs/01_data.ipynb #86194a7d
 SPLITS = ("test", "validation", "train")        # in the order they are drawn
 
 DEEPEST = 100        # lists and objects inside one another that a record may have
 
 def _plain(value, depth: int = 0):
-    "`value` as JSON can carry it: no NaN, no broken Unicode, nothing but its own types. Rejected where it nests too deeply."
+    "`value` as JSON can carry it: no NaN, no broken Unicode, only its own types. Rejected where it nests too deeply."
     if depth > DEEPEST: raise Rejected("nests too deeply")
     if isinstance(value, dict): return {_plain(str(k)): _plain(v, depth + 1) for k, v in value.items()}
     if isinstance(value, (list, tuple)): return [_plain(v, depth + 1) for v in value]
@@ -411,12 +424,13 @@ def _plain(value, depth: int = 0):
     if isinstance(value, str): return value.encode("utf-8", "replace").decode()
     return value if value is None or isinstance(value, (bool, int)) else str(value)
 
-# %% ../nbs/01_data.ipynb #e68e9521
+# %% ../nbs/01_data.ipynb #264d194f
 class Stream:
     "One source in seeded order. Hands every record out once, and counts what it passes over."
     def __init__(self, source: str, rows, test_rows, seed: int, unfit, seen: dict):
         self.source, self.unfit, self.seen = source, unfit, seen
-        def shuffled(rows, name): return iter(random.Random(f"{seed} {source} {name}").sample(range(len(rows)), len(rows)))
+        def shuffled(rows, name):
+            return iter(random.Random(f"{seed} {source} {name}").sample(range(len(rows)), len(rows)))
         train = (rows, shuffled(rows, "train"), source)
         test = train if test_rows is None else (test_rows, shuffled(test_rows, "test"), f"{source}-test")
         self.places = dict(train=train, validation=train, test=test)
@@ -444,8 +458,11 @@ class Stream:
                 self.rejected[split][rejected.reason] += 1
                 self.example = self.example or (rejected.reason, record)
                 continue
-            if how := repeats(messages, self.source, self.seen[split]): self.duplicates[split][how] += 1
-            else: yield dict(id=f"{prefix}-{i:05d}", source=self.source, split=split, record=plain, messages=messages)
+            how = repeats(messages, self.source, self.seen[split])
+            if how:
+                self.duplicates[split][how] += 1
+                continue
+            yield dict(id=f"{prefix}-{i:05d}", source=self.source, split=split, record=plain, messages=messages)
 
 # %% ../nbs/01_data.ipynb #43379249
 def _keep(stream: Stream, split: str, drawn: list, asked: int, held: HeldOut) -> tuple[list, list]:
@@ -488,23 +505,26 @@ def select(
     random.Random(f"{seed} order").shuffle(chosen["train"])
     return chosen, _statistics(asked, chosen, streams, sources, data, matches, common)
 
-# %% ../nbs/01_data.ipynb #c4b6d8ff
+# %% ../nbs/01_data.ipynb #f626dd57
 def _lost(stream: Stream) -> str:
     "A warning about text that the model is trained without; '' where there is none."
     counts = [(what, n) for what, n in stream.unused.most_common() if not what.startswith("turn ")]
     if not counts: return ""
     told = ", ".join(f"a {what} in {n:,}" for what, n in counts[:6])
     keep = "; data.tulu keeps system messages" if "system message" in stream.unused else ""
-    return f"{stream.source}: text that is not used, of {stream.usable:,} usable records: {told}. The answers may depend on it{keep}"
+    return (f"{stream.source}: text that is not used, of {stream.usable:,} usable records: {told}. "
+            f"The answers may depend on it{keep}")
 
-# %% ../nbs/01_data.ipynb #1850f29b
+# %% ../nbs/01_data.ipynb #557f5f34
 _CHAT = {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
-EXPECTED = dict(alpaca={"instruction": "...", "input": "... or nothing", "output": "..."}, tulu=_CHAT, ultrachat=_CHAT)
+EXPECTED = dict(alpaca={"instruction": "...", "input": "... or nothing", "output": "..."},
+                tulu=_CHAT, ultrachat=_CHAT)
 
 def _enough(asked: dict, got: dict) -> dict:
-    "Counts that can be had: fewer for training if that is all that is missing, else nine tenths of what there is, in the asked proportions."
+    "Counts that can be had: fewer for training if only they are missing, else nine tenths of all, in proportion."
     if got["train"] and all(got[k] == asked[k] for k in ("test", "validation")): return dict(train=got["train"])
-    return {k: max(1, int(.9 * n * sum(got.values()) / sum(asked.values()))) for k, n in asked.items()}
+    share = .9 * sum(got.values()) / sum(asked.values())
+    return {k: max(1, int(n * share)) for k, n in asked.items()}
 
 def _remedy(stream: Stream, asked: dict, got: dict) -> str:
     "What to do about too few records: ask for fewer where that can help, else how a record should look."
@@ -514,15 +534,17 @@ def _remedy(stream: Stream, asked: dict, got: dict) -> str:
         return f"Ask for fewer: `{fewer}`, or give more: `--set data.{s}.path=...`"
     if not example: return f"Give more: `--set data.{s}.path=...`"
     found = json.dumps(_shown(example[1]), ensure_ascii=False)[:400]
-    return f"One of them ({example[0]}): {found}. Expected: {json.dumps(EXPECTED[s])}. Give such records: `--set data.{s}.path=...`"
+    return (f"One of them ({example[0]}): {found}. Expected: {json.dumps(EXPECTED[s])}. "
+            f"Give such records: `--set data.{s}.path=...`")
 
 def _shown(value, depth: int = 0):
     "A record fit to look at: long texts and lists are cut."
-    if isinstance(value, dict): return {k: _shown(v, depth + 1) for k, v in list(value.items())[:8]} if depth < 6 else "…"
-    if isinstance(value, list): return [_shown(v, depth + 1) for v in value[:3]] if depth < 6 else "…"
+    if isinstance(value, (dict, list)) and depth > 5: return "…"
+    if isinstance(value, dict): return {_shown(str(k)): _shown(v, depth + 1) for k, v in list(value.items())[:8]}
+    if isinstance(value, list): return [_shown(v, depth + 1) for v in value[:3]]
     return _plain(value[:80] + "…" if isinstance(value, str) and len(value) > 80 else value)
 
-# %% ../nbs/01_data.ipynb #2c56a103
+# %% ../nbs/01_data.ipynb #353e79c5
 def _shortage(asked: dict, chosen: dict, streams: dict) -> str:
     "What is missing, why, and what would do; '' when nothing is missing."
     def listed(counts): return ", ".join(f"{n:,} {k}" for k, n in counts.items())
@@ -530,9 +552,10 @@ def _shortage(asked: dict, chosen: dict, streams: dict) -> str:
     for s, stream in streams.items():
         got = {split: sum(x["source"] == s for x in chosen[split]) for split in SPLITS}
         if got == asked[s]: continue
-        passed = sum((c[split] for c in (stream.rejected, stream.duplicates, stream.leaks) for split in SPLITS), Counter())
-        problems.append(f"{s} has too few usable records: asked for {listed(asked[s])}; found {listed(got)} among "
-                        f"{sum(stream.examined.values()):,} (passed over: {listed(dict(passed.most_common())) or 'none'}). "
+        reasons = (counts[split] for counts in (stream.rejected, stream.duplicates, stream.leaks) for split in SPLITS)
+        passed = dict(sum(reasons, Counter()).most_common())
+        problems.append(f"{s} has too few usable records: asked for {listed(asked[s])}; found {listed(got)} "
+                        f"among {sum(stream.examined.values()):,} (passed over: {listed(passed) or 'none'}). "
                         f"{_remedy(stream, asked[s], got)}")
     return "\n".join(problems)
 
@@ -554,27 +577,28 @@ def describe_samples(
                 languages=counted(language(" ".join(m["content"] for m in s["messages"])) for s in samples),
                 answer_languages=counted(language(s["messages"][-1]["content"]) for s in samples))
 
-# %% ../nbs/01_data.ipynb #bf496c71
+# %% ../nbs/01_data.ipynb #b7ae65c5
 def _origin(config, rows, test_rows) -> dict:
     "Where a source's records came from: the files read, and what was asked of the hub and what it gave."
     def files(rows): return list(getattr(rows, "files", []))
-    return dict(path=config.path, config=getattr(config, "config", ""), revision=getattr(config, "revision", ""),
-                commit=getattr(rows, "commit", ""), files=files(rows), test_files=files(test_rows),
+    return dict(path=config.path, config=config.config, revision=config.revision, commit=getattr(rows, "commit", ""),
+                files=files(rows), test_files=files(test_rows),
                 rows=len(rows), test_rows=None if test_rows is None else len(test_rows))
 
 def _statistics(asked, chosen, streams, sources, data, matches, common) -> dict:
     "Everything counted on the way, source by source and split by split."
     def of(split, s): return [x for x in chosen[split] if x["source"] == s]
     def of_splits(counts): return {split: dict(counted) for split, counted in counts.items()}
+    def of_source(s, t):
+        counts = dict(asked=asked[s], got={split: len(of(split, s)) for split in SPLITS}, examined=dict(t.examined))
+        passed = dict(rejected=of_splits(t.rejected), duplicates=of_splits(t.duplicates), leaks=of_splits(t.leaks))
+        looks = {split: describe_samples(of(split, s)) for split in SPLITS}
+        return (_origin(getattr(data, s), *sources[s]) | dict(columns=inspect_rows(sources[s][0])) | counts | passed
+                | dict(usable=t.usable, unused=dict(t.unused)) | looks)
     n, kept = data.leakage_ngram, chosen["train"] + chosen["validation"]
-    return dict(
-        sources={s: _origin(getattr(data, s), *sources[s]) | dict(
-            columns=inspect_rows(sources[s][0]), asked=asked[s], got={split: len(of(split, s)) for split in SPLITS},
-            examined=dict(t.examined), rejected=of_splits(t.rejected), duplicates=of_splits(t.duplicates), leaks=of_splits(t.leaks),
-            usable=t.usable, unused=dict(t.unused), **{split: describe_samples(of(split, s)) for split in SPLITS})
-            for s, t in streams.items()},
-        leakage=dict(ngram=n, boilerplate_records=data.boilerplate_records, boilerplate_ngrams=len(common), matches=matches,
-                     kept_near=near_kept(chosen["test"], kept, n), same_prompt=same_prompt(chosen["test"])))
+    leakage = dict(ngram=n, boilerplate_records=data.boilerplate_records, boilerplate_ngrams=len(common), matches=matches,
+                   kept_near=near_kept(chosen["test"], kept, n), same_prompt=same_prompt(chosen["test"]))
+    return dict(sources={s: of_source(s, t) for s, t in streams.items()}, leakage=leakage)
 
 # %% ../nbs/01_data.ipynb #9e272239
 def write_rows(

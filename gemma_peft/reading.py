@@ -531,7 +531,7 @@ def check_columns(
         raise GemmaPeftError(f"{what} has no column {', '.join(missing)}: {source} needs "
                              f"{', '.join(COLUMNS[source])}, it has {has}. Rename them, or {other}")
 
-# %% ../nbs/01a_reading.ipynb #52d0c793
+# %% ../nbs/01a_reading.ipynb #2dc4ed3a
 def _from_folder(folder: Path, split: str, source: str, what: str, warn) -> JsonRows | Loaded:
     "The records of a split in a local folder."
     splits = saved_splits(folder)
@@ -552,8 +552,8 @@ def _no_split(folder: Path, split: str, source: str, what: str, splits: list | N
         ends = ", ".join(FORMATS)
         return GemmaPeftError(f"{what} holds no file that ends with {ends}; give another: {path}...`")
     names = ", ".join(p.relative_to(folder).as_posix() for p in there[:8])
-    return GemmaPeftError(f"{what} has no split {split!r}: the name of a file, or its folder's, must begin with "
-                          f"it. It holds {names}. Name a split: {_split_remedy(source)}; or give one file: "
+    return GemmaPeftError(f"{what} has no split {split!r}: a file's name, or its folder's, must begin with it. "
+                          f"It holds {names}. Name a split: {_split_remedy(source)}; or give one file: "
                           f"{path}{shlex.quote(str(there[0]))}`")
 
 def read_rows(
@@ -575,7 +575,7 @@ def read_rows(
     check_columns(rows, source, f"{what}, split {split!r},", local if local and local.is_file() else None)
     return rows
 
-# %% ../nbs/01a_reading.ipynb #00d3cc4a
+# %% ../nbs/01a_reading.ipynb #98e00ce6
 def _has_split(folder: Path, split: str) -> bool:
     "Whether a local folder has a split."
     splits = saved_splits(folder)
@@ -595,7 +595,5 @@ def read_source(
         warn(f"{path} has no split {test!r}; the test records of {source} are drawn from "
              f"{config.train_split!r}")
         test = ""
-    def read(split):
-        more = [getattr(config, name, "") for name in ("config", "revision")]
-        return read_rows(path, split, source, *more, warn)
+    def read(split): return read_rows(path, split, source, config.config, config.revision, warn)
     return read(config.train_split), read(test) if test else None
