@@ -188,11 +188,12 @@ def json_records(
             yield _value(text)
             text.record += 1
 
-# %% ../nbs/01a_reading.ipynb #3592c662
+# %% ../nbs/01a_reading.ipynb #c2ed2f27
 def _table_lines(stream, encoding: str):
     "The lines of a text, decoded one by one, so that the number of a bad one is known."
     if encoding != "utf-8":
-        yield from io.TextIOWrapper(stream, encoding=encoding, newline="")
+        try: yield from io.TextIOWrapper(stream, encoding=encoding, newline="")
+        except UnicodeDecodeError: raise Unreadable(f"is not whole {encoding.upper()} text; {_AGAIN}") from None
         return
     place = _Text(stream)
     for place.line, line in enumerate(stream, 1):
@@ -485,7 +486,7 @@ def _from_hub(path: str, split: str, source: str, config: str = "", revision: st
                              f"hub ({text}). {_hub_remedy(e, path, source)}") from None
     return Loaded(rows, path, commit=_commit(rows))
 
-# %% ../nbs/01a_reading.ipynb #b4884492
+# %% ../nbs/01a_reading.ipynb #8e869c6d
 COLUMNS = dict(alpaca=("instruction", "output"), tulu=("messages",), ultrachat=("messages",))      # needed
 OTHER_NAMES = dict(messages=("conversations",))      # accepted in a column's place
 
@@ -493,10 +494,10 @@ def _python(path: Path, code: str) -> str:
     "A command that runs one line of Python on a file and writes records beside it."
     return f"`python -c {shlex.quote(code)} {shlex.quote(str(path))}`"
 
-_TURN = ("import pandas, sys; pandas.DataFrame(pandas.read_json(sys.argv[1])).to_json("
-         "sys.argv[1] + '.records.json', orient='records', lines=True)")
-_TAKE = ("import json, sys; json.dump(json.load(open(sys.argv[1], encoding='utf-8-sig'))[{key!r}], "
-         "open(sys.argv[1] + '.records.json', 'w'))")
+_TURN = ('import pandas, sys; pandas.read_json(sys.argv[1], dtype=False, convert_dates=False, '
+         'encoding="utf-8-sig").to_json(sys.argv[1] + ".records.json", orient="records", lines=True)')
+_TAKE = ('import json, sys; json.dump(json.load(open(sys.argv[1], encoding="utf-8-sig"))[{}], '
+         'open(sys.argv[1] + ".records.json", "w"))')
 
 def _shape_remedy(record: dict, path: Path, source: str) -> str:
     "What to do with a file that is one object; '' where its records cannot be told."
@@ -508,7 +509,7 @@ def _shape_remedy(record: dict, path: Path, source: str) -> str:
     lists = {k: len(v) for k, v in record.items() if isinstance(v, list) and v and isinstance(v[0], dict)}
     if not lists: return ""
     key = max(lists, key=lists.get)
-    take = use(_TAKE.format(key=key))
+    take = use(_TAKE.format(json.dumps(key)))
     return f"it holds one object around its records, the list {key!r} of {lists[key]:,}; take it out: {take}"
 
 # %% ../nbs/01a_reading.ipynb #6770b59f
@@ -531,7 +532,7 @@ def check_columns(
         raise GemmaPeftError(f"{what} has no column {', '.join(missing)}: {source} needs "
                              f"{', '.join(COLUMNS[source])}, it has {has}. Rename them, or {other}")
 
-# %% ../nbs/01a_reading.ipynb #2dc4ed3a
+# %% ../nbs/01a_reading.ipynb #da92571e
 def _from_folder(folder: Path, split: str, source: str, what: str, warn) -> JsonRows | Loaded:
     "The records of a split in a local folder."
     splits = saved_splits(folder)
@@ -552,8 +553,8 @@ def _no_split(folder: Path, split: str, source: str, what: str, splits: list | N
         ends = ", ".join(FORMATS)
         return GemmaPeftError(f"{what} holds no file that ends with {ends}; give another: {path}...`")
     names = ", ".join(p.relative_to(folder).as_posix() for p in there[:8])
-    return GemmaPeftError(f"{what} has no split {split!r}: a file's name, or its folder's, must begin with it. "
-                          f"It holds {names}. Name a split: {_split_remedy(source)}; or give one file: "
+    return GemmaPeftError(f"{what} has no split {split!r}: a file's name, or its folder's, must begin with "
+                          f"it. It holds {names}. Name a split: {_split_remedy(source)}; or give one file: "
                           f"{path}{shlex.quote(str(there[0]))}`")
 
 def read_rows(
