@@ -160,7 +160,7 @@ def to_messages(
     try: return MAPPINGS[source](record)
     except Rejected as rejected: return rejected
 
-# %% ../nbs/01_data.ipynb #d8f74c11
+# %% ../nbs/01_data.ipynb #b43e19d3
 USED = dict(alpaca=("instruction", "input", "output", "system", "history"),
             tulu=("messages", "conversations", "system"), ultrachat=("messages", "conversations"))
 _OF_MESSAGE = ("role", "from", "content", "value")
@@ -177,22 +177,22 @@ def unused(
     source: str,
 ) -> list[str]:            # such as "column context"
     "The parts of a record that hold text and stand in no turn."
-    whole, answer = "\n".join(m["content"] for m in messages), messages[-1]["content"]
-    def repeats_it(value): return isinstance(value, str) and (value.strip() in whole or answer in value)
+    given = [] if source == "alpaca" else _unpacked(_first(record, "messages", "conversations"))
+    turns = [(role, content) for role, content in map(_turn, given) if not _nothing(content)]
+    texts = [m["content"] for m in messages] + [content for _, content in turns if isinstance(content, str)]
+    def repeats_it(value):
+        return isinstance(value, str) and (value.strip() in "\n".join(texts) or messages[-1]["content"] in value)
     others = {name: value for name, value in record.items() if name not in USED[source]}
     found = [f"column {name}" for name, value in others.items() if _wordy(value) and not repeats_it(value)]
-    if source == "alpaca": return found
-    given = _unpacked(_first(record, "messages", "conversations"))
     fields = {name for m in given for name, value in m.items() if name not in _OF_MESSAGE and _wordy(value)}
-    found += [f"message field {name}" for name in sorted(fields)]
-    return found + _left_off([role for role, content in map(_turn, given) if not _nothing(content)], source)
+    return found + [f"message field {name}" for name in sorted(fields)] + _left_off([role for role, _ in turns], source)
 
 def _left_off(roles: list[str], source: str) -> list[str]:
     "The turns that a mapping leaves off, by their place."
     found = ["system message"] if source == "ultrachat" and "system" in roles else []
     said = [role for role in roles if role != "system"]
-    if said[0] == "assistant": found.append("turn before the first question")
-    return found + (["turn after the last answer"] if said[-1] == "user" else [])
+    if said[:1] == ["assistant"]: found.append("turn before the first question")
+    return found + (["turn after the last answer"] if said[-1:] == ["user"] else [])
 
 # %% ../nbs/01_data.ipynb #709ab218
 def inspect_rows(

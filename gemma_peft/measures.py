@@ -60,7 +60,7 @@ def general_texts(run: Run):
     elif name.count("/") == 1 and not path.exists(): yield from _hub_texts(name)
     else: raise GemmaPeftError(f"controls.forgetting_text = {name!r} is no .txt or .jsonl file, no hub id and not 'synthetic': `--set controls.forgetting_text=FILE`")
 
-# %% ../nbs/06b_measures.ipynb #290e7ad0
+# %% ../nbs/06b_measures.ipynb #3f53db89
 TEXT = "data/processed/general_text.json"
 
 def text_rows(run: Run) -> list[dict]:   # id, input_ids, assistant_spans: all but <bos> counts
@@ -78,7 +78,8 @@ def as_letters(
     text: str,
 ) -> list[int]:      # without any control token
     "The ids of a text in which a control token is no more than the letters it is spelled with."
-    control = set(tokenizer.convert_tokens_to_ids(["<bos>", "<eos>", "<pad>", "<unk>", "<start_of_turn>", "<end_of_turn>"]))
+    names = "bos eos pad unk mask start_of_turn end_of_turn start_of_image end_of_image image_soft_token".split()
+    control = set(tokenizer.convert_tokens_to_ids([f"<{name}>" for name in names]))
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return [i for i in ids if i not in control]
 

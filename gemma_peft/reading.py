@@ -576,7 +576,7 @@ def read_rows(
     check_columns(rows, source, f"{what}, split {split!r},", local if local and local.is_file() else None)
     return rows
 
-# %% ../nbs/01a_reading.ipynb #98e00ce6
+# %% ../nbs/01a_reading.ipynb #d9605f6e
 def _has_split(folder: Path, split: str) -> bool:
     "Whether a local folder has a split."
     splits = saved_splits(folder)
@@ -596,5 +596,8 @@ def read_source(
         warn(f"{path} has no split {test!r}; the test records of {source} are drawn from "
              f"{config.train_split!r}")
         test = ""
+    hub_only = [name for name, value in dict(config=config.config, revision=config.revision).items()
+                if local and value not in ("", "main")]
+    for name in hub_only: warn(f"data.{source}.{name} is for data sets of the hub; {path} is local, so it is not used")
     def read(split): return read_rows(path, split, source, config.config, config.revision, warn)
     return read(config.train_split), read(test) if test else None
