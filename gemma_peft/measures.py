@@ -35,7 +35,7 @@ def _hub_texts(name: str):
         raise GemmaPeftError(f"controls.forgetting_text = {name!r} cannot be read ({type(e).__name__}: {' '.join(str(e).split())[:200]}). It must be a hub data set with a column "
                              "'text', owner/name or owner/name:config, or a .txt or .jsonl file: `--set controls.forgetting_text=FILE`") from None
 
-# %% ../nbs/06b_measures.ipynb #71ab503a
+# %% ../nbs/06b_measures.ipynb #cad4e45c
 def _json_texts(path: Path):
     "The texts of a JSON-lines file."
     with open(path, encoding="utf-8-sig", errors="replace") as f:
@@ -43,7 +43,8 @@ def _json_texts(path: Path):
             try: text = json.loads(line)["text"]
             except (ValueError, KeyError, TypeError, RecursionError): text = None
             if not isinstance(text, str):
-                raise GemmaPeftError(f"{path}, line {number} is no JSON object with a 'text'; mend it, or use a .txt file")
+                raise GemmaPeftError(f"{path}, line {number} is no JSON object with a 'text'; mend it, "
+                                     "or use a .txt file")
             yield text
 
 # %% ../nbs/06b_measures.ipynb #2b9429e1
@@ -60,14 +61,14 @@ def general_texts(run: Run):
     elif name.count("/") == 1 and not path.exists(): yield from _hub_texts(name)
     else: raise GemmaPeftError(f"controls.forgetting_text = {name!r} is no .txt or .jsonl file, no hub id and not 'synthetic': `--set controls.forgetting_text=FILE`")
 
-# %% ../nbs/06b_measures.ipynb #3f53db89
+# %% ../nbs/06b_measures.ipynb #df880edf
 TEXT = "data/processed/general_text.json"
 
 def text_rows(run: Run) -> list[dict]:   # id, input_ids, assistant_spans: all but <bos> counts
     "General text in rows of at most data.max_length tokens, controls.forgetting_tokens in all; kept, so that a hub set is read once."
     c, path = run.config.controls, Path(run.config.controls.forgetting_text).expanduser()
     source = file_hash(path) if path.is_file() else run.config.seed
-    made_from = [c.forgetting_text, c.forgetting_tokens, run.config.data.max_length, source, "control tokens spelled out"]
+    made_from = [c.forgetting_text, c.forgetting_tokens, run.config.data.max_length, source, "no control tokens"]
     if (run.path / TEXT).exists() and (kept := run.read_json(TEXT))["made_from"] == made_from: return kept["rows"]
     rows = _cut_to_rows(run)
     run.write_json(TEXT, dict(made_from=made_from, rows=rows))
@@ -78,19 +79,22 @@ def as_letters(
     text: str,
 ) -> list[int]:      # without any control token
     "The ids of a text in which a control token is no more than the letters it is spelled with."
-    names = "bos eos pad unk mask start_of_turn end_of_turn start_of_image end_of_image image_soft_token".split()
+    names = ("bos", "eos", "pad", "unk", "mask", "start_of_turn", "end_of_turn", "start_of_image", "end_of_image",
+             "image_soft_token")
     control = set(tokenizer.convert_tokens_to_ids([f"<{name}>" for name in names]))
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return [i for i in ids if i not in control]
 
 def _cut_to_rows(run: Run) -> list[dict]:
     "The texts, token by token, in rows."
-    tokenizer, room, left, rows = load_tokenizer(run), run.config.data.max_length - 1, run.config.controls.forgetting_tokens, []
+    tokenizer, rows = load_tokenizer(run), []
+    room, left = run.config.data.max_length - 1, run.config.controls.forgetting_tokens
     for text in general_texts(run):
         ids = as_letters(tokenizer, text)[:left]
         for k in range(0, len(ids), room):
             block = ids[k:k + room]
-            rows.append(dict(id=f"text-{len(rows)}", input_ids=[tokenizer.bos_token_id, *block], assistant_spans=[[1, len(block) + 1]]))
+            rows.append(dict(id=f"text-{len(rows)}", input_ids=[tokenizer.bos_token_id, *block],
+                             assistant_spans=[[1, len(block) + 1]]))
         left -= len(ids)
         if left <= 0: break
     if not rows: raise GemmaPeftError(f"controls.forgetting_text = {run.config.controls.forgetting_text!r} holds no text; give another: `--set controls.forgetting_text=FILE`")
