@@ -8,10 +8,10 @@ __all__ = ['CONTROL_TOKENS', 'ROLES', 'MAPPINGS', 'USED', 'SPLITS', 'DEEPEST', '
            'boilerplate', 'prompt_keys', 'HeldOut', 'audit', 'near_kept', 'same_prompt', 'language', 'most_letters',
            'length_rule', 'Stream', 'select', 'quantiles', 'describe_samples', 'write_rows', 'prepare_data']
 
-# %% ../nbs/01_data.ipynb #d638c853
+# %% ../nbs/01_data.ipynb #2dab7d77
 import hashlib, itertools, json, math, random, re, unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .base import check_base, load_from_model, load_tokenizer
 from .core import ConfigError, GemmaPeftError, Run, nearest, stage
@@ -610,7 +610,7 @@ def write_rows(
     "Write a JSON list, one element a line."
     run.write_text(name, "[\n" + ",\n".join(json.dumps(r, ensure_ascii=False, allow_nan=False) for r in rows) + "\n]\n")
 
-# %% ../nbs/01_data.ipynb #d1519bbb
+# %% ../nbs/01_data.ipynb #b44325f9
 SAMPLE_FILES = {split: f"data/samples/{split}_samples.json" for split in SPLITS}
 STATISTICS = "data/samples/dataset_stats.json"
 
@@ -624,7 +624,8 @@ def prepare_data(run: Run) -> dict:
     sources = {}
     for s in MAPPINGS:
         tell(f"reading {s}")
-        sources[s] = read_source(getattr(data, s), s, run.source_path(s), run.warn)
+        settled = replace(getattr(data, s), revision=run.revision(s))
+        sources[s] = read_source(settled, s, run.source_path(s), run.warn)
     unfit = length_rule(load_tokenizer(run), data.max_length, data.max_prompt_length)
     chosen, stats = select(sources, data, run.config.seed, unfit, tell, run.warn)
     for split, name in SAMPLE_FILES.items(): write_rows(run, name, chosen[split])

@@ -36,7 +36,7 @@ def kind_of(
     table = name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
     return "table" if table and not text.startswith(("[", "{")) else "JSON"
 
-# %% ../nbs/01a_reading.ipynb #25457034
+# %% ../nbs/01a_reading.ipynb #24da8f69
 class Unreadable(Exception):
     "Why a file cannot be read, as the end of a sentence that begins with its name; FILE stands for the path."
 
@@ -56,9 +56,9 @@ def _short(error: Exception, most: int = 200) -> str:
 
 def _explained(path: Path, what) -> GemmaPeftError:
     "The error that a person reads."
-    return GemmaPeftError(f"{path} {what}".replace("FILE", shlex.quote(str(path))))
+    return GemmaPeftError(f"{path} {str(what).replace('FILE', shlex.quote(str(path)))}")
 
-# %% ../nbs/01a_reading.ipynb #abe4751a
+# %% ../nbs/01a_reading.ipynb #4f8fbfd3
 class _Text:
     "A text file in pieces: what has been read of it, and the place reached."
     def __init__(self, stream, encoding: str = "utf-8", size: int = 2**20):
@@ -71,7 +71,7 @@ class _Text:
         found = bytearray()
         while len(found) < wanted and not self.error:
             try: piece = self.stream.read1(wanted - len(found))
-            except (OSError, EOFError, zlib.error) as e: self.error = e; break
+            except (OSError, EOFError, zlib.error) as e: piece, self.error = b"", e
             if not piece: break
             found += piece
         if self.error and not found: raise self.error
@@ -188,12 +188,13 @@ def json_records(
             yield _value(text)
             text.record += 1
 
-# %% ../nbs/01a_reading.ipynb #c2ed2f27
+# %% ../nbs/01a_reading.ipynb #e9a6cca7
 def _table_lines(stream, encoding: str):
     "The lines of a text, decoded one by one, so that the number of a bad one is known."
     if encoding != "utf-8":
         try: yield from io.TextIOWrapper(stream, encoding=encoding, newline="")
-        except UnicodeDecodeError: raise Unreadable(f"is not whole {encoding.upper()} text; {_AGAIN}") from None
+        except UnicodeDecodeError:
+            raise Unreadable(f"is not whole {encoding.upper()} text; {_AGAIN}") from None
         return
     place = _Text(stream)
     for place.line, line in enumerate(stream, 1):
@@ -295,7 +296,7 @@ class _Temporary:
 
     def read(self, size: int) -> bytes: return self.file.read(size)
 
-# %% ../nbs/01a_reading.ipynb #929a35c9
+# %% ../nbs/01a_reading.ipynb #22c12cd8
 class JsonRows:
     "The records of files, read one at a time; holds 8 bytes each. Raises GemmaPeftError for a damaged file."
     def __init__(self,
@@ -320,6 +321,8 @@ class JsonRows:
         try: return _DECODE(self.file.read(end - start).decode())[0]
         except ValueError:
             raise GemmaPeftError(f"{self.files[0]['name']} was changed meanwhile; start again") from None
+        except RecursionError:
+            raise GemmaPeftError(f"record {i + 1:,} nests too deeply; take it out") from None
 
     def _index(self, path: Path):
         "Read a file where it lies, if it is plain."
@@ -467,12 +470,12 @@ def _hub_remedy(error: Exception, path: str, source: str) -> str:
         if any(word in text for word in words): return remedy
     return f"Try again, or give a local copy: {local}"
 
-# %% ../nbs/01a_reading.ipynb #e1729ff9
+# %% ../nbs/01a_reading.ipynb #9cb02b07
 def _commit(rows) -> str:
-    "The hub's commit that rows came from, as `datasets` keeps it with them, offline too; '' without one."
-    addresses = " ".join(rows.info.download_checksums or {})
-    found = set(re.findall(r"@([0-9a-f]{40})(?:/|$)", addresses))
-    return found.pop() if len(found) == 1 else ""
+    "The hub's commit that rows came from: `datasets` names a folder of its cache after it; '' without one."
+    folders = {part for file in rows.cache_files for part in Path(file["filename"]).parts}
+    found = [part for part in folders if re.fullmatch("[0-9a-f]{40}", part)]
+    return found[0] if len(found) == 1 else ""
 
 def _from_hub(path: str, split: str, source: str, config: str = "", revision: str = "") -> Loaded:
     "A split of a data set on the hub. Raises one GemmaPeftError, whatever went wrong."
@@ -484,7 +487,8 @@ def _from_hub(path: str, split: str, source: str, config: str = "", revision: st
         text = _short(e, 300).replace(token or "\0", "…")
         raise GemmaPeftError(f"data.{source}.path = {path!r}: the split {split!r} cannot be loaded from the "
                              f"hub ({text}). {_hub_remedy(e, path, source)}") from None
-    return Loaded(rows, path, commit=_commit(rows))
+    settled = revision if re.fullmatch("[0-9a-f]{40}", revision) else ""
+    return Loaded(rows, path, commit=_commit(rows) or settled)
 
 # %% ../nbs/01a_reading.ipynb #8e869c6d
 COLUMNS = dict(alpaca=("instruction", "output"), tulu=("messages",), ultrachat=("messages",))      # needed
@@ -576,7 +580,7 @@ def read_rows(
     check_columns(rows, source, f"{what}, split {split!r},", local if local and local.is_file() else None)
     return rows
 
-# %% ../nbs/01a_reading.ipynb #d9605f6e
+# %% ../nbs/01a_reading.ipynb #b2de9369
 def _has_split(folder: Path, split: str) -> bool:
     "Whether a local folder has a split."
     splits = saved_splits(folder)
@@ -596,8 +600,8 @@ def read_source(
         warn(f"{path} has no split {test!r}; the test records of {source} are drawn from "
              f"{config.train_split!r}")
         test = ""
-    hub_only = [name for name, value in dict(config=config.config, revision=config.revision).items()
-                if local and value not in ("", "main")]
-    for name in hub_only: warn(f"data.{source}.{name} is for data sets of the hub; {path} is local, so it is not used")
+    for name, value in dict(config=config.config, revision=config.revision).items():
+        if local and value not in ("", "main"):
+            warn(f"data.{source}.{name} is for data sets of the hub; {path} is local, so it is not used")
     def read(split): return read_rows(path, split, source, config.config, config.revision, warn)
     return read(config.train_split), read(test) if test else None
