@@ -346,7 +346,7 @@ def audit(
     held = HeldOut(held_out, n, common)
     return [m for s in samples if (m := _match(held, s))]
 
-# %% ../nbs/01_data.ipynb #aefc9ad8
+# %% ../nbs/01_data.ipynb #7ebd2804
 def near_kept(
     held_out: list[dict],  # test samples
     kept: list[dict],      # training and validation samples that were kept
@@ -355,9 +355,17 @@ def near_kept(
     "Held-out samples that share `n` words in a row with a kept one, boilerplate or not."
     import numpy as np
     def hashes(sample): return ngram_hashes(sample["messages"], n)
-    there = np.unique(np.concatenate([np.zeros(0, np.uint64), *map(hashes, kept)]))
-    return [s["id"] for s in held_out if np.isin(hashes(s), there, assume_unique=True).any()]
+    arrays = [hashes(s) for s in held_out]
+    owners = np.repeat(np.arange(len(arrays)), [len(a) for a in arrays])
+    known, place = np.unique(np.concatenate([np.zeros(0, np.uint64), *arrays]), return_inverse=True)
+    shared = np.zeros(len(known), bool)
+    for other in map(hashes, kept if len(known) else []):
+        at = np.searchsorted(known, other).clip(max=len(known) - 1)
+        shared[at[known[at] == other]] = True
+    near = set(owners[shared[place]].tolist())
+    return [s["id"] for i, s in enumerate(held_out) if i in near]
 
+# %% ../nbs/01_data.ipynb #e2357c41
 def same_prompt(
     samples: list[dict],
 ) -> list[list[str]]:      # ids, each group in order
