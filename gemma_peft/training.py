@@ -14,7 +14,7 @@ __all__ = ['MODELS', 'RECORD', 'HASHED', 'COMPILE_STEPS', 'SHARED_GIB', 'DEFINIT
            'head_logits', 'reference_loss', 'mean_loss', 'validation_loss', 'plan_training']
 
 # %% ../nbs/03_training.ipynb #00318873
-import gc, hashlib, json, math, os, re, shutil, time
+import errno, gc, hashlib, json, math, os, re, shutil, time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,6 +196,9 @@ def make_trainer_class():
         def _save_checkpoint(self, model, trial):
             limit, self.args.save_total_limit = self.args.save_total_limit, None          # the newest is not whole yet
             try: super()._save_checkpoint(model, trial)
+            except RuntimeError as e:                             # torch.save tells nobody why it cannot write
+                if re.search(r"PytorchStreamWriter|unexpected pos [0-9]", str(e)): raise OSError(errno.ENOSPC, "No space left on device") from e
+                raise
             finally: self.args.save_total_limit = limit
             folder = Path(self.args.output_dir)
             seal(folder / f"checkpoint-{self.state.global_step}", self.record | dict(meters=self.meters()))
@@ -530,6 +533,7 @@ def _trainer(kind, run, arm, rows, model, args, make_optimizer, learning_rate, m
 def _take_up(trainer, checkpoint: Path):
     "Count on from a checkpoint's meters, and bring its optimiser's state into the form that this mode keeps."
     import torch
+    from gemma_peft.steps import on_default_stream
     record = read_record(checkpoint)
     meters, way, ours = record["meters"], record["way"], trainer.record["way"]
     trainer.seconds_before = meters["seconds"]
@@ -537,7 +541,7 @@ def _take_up(trainer, checkpoint: Path):
     else: trainer.peak_of_attempts = meters["peak_gib"]                # another way's cost
     if (way["mode"], ours["mode"]) != ("fast", "frugal"): return
     saved = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
-    with writing(checkpoint / "optimizer.pt") as part: torch.save(packed_state(trainer.optimizer, saved), part)
+    with on_default_stream(), writing(checkpoint / "optimizer.pt") as part: torch.save(packed_state(trainer.optimizer, saved), part)
     seal(checkpoint, trainer.record | dict(meters=dict(meters, peak_gib=0., peak_reserved_gib=0.)))
 
 def _train(trainer, run, arm, way, identity):
@@ -823,8 +827,11 @@ def reference_loss(
     while True:
         try: return _losses(model, rows, pad_token_id, batch_tokens, head_tokens)
         except Exception as e:
-            smallest = batch_tokens <= max(len(r["input_ids"]) for r in rows) and head_tokens <= 32
-            if not out_of_memory(e) or smallest: raise
+            longest = max(len(r["input_ids"]) for r in rows)
+            if not out_of_memory(e): raise
+            if batch_tokens <= longest and head_tokens <= 32: raise GemmaPeftError(
+                f"One row of {longest} tokens does not fit the GPU's memory, though nothing is trained. Remedies: end what else uses "
+                "the GPU, `--set data.max_length=256`, a smaller model") from e
         free_memory()
         print(f"GPU memory is full with {batch_tokens:,} tokens at a time; losses go on with {batch_tokens // 2:,}", flush=True)
         batch_tokens, head_tokens = batch_tokens // 2, max(32, head_tokens // 2)
