@@ -101,10 +101,14 @@ def _strongest(
     x,            # (n, longer, shorter)
     basis,        # orthonormal columns, (n, shorter, width)
     rank: int,    # at most width
-):                # orthonormal columns, (n, shorter, rank)
-    "The strongest directions within a span (Halko et al. 2011, algorithm 5.1): Rayleigh and Ritz's turn of the basis."
-    y = x @ basis
-    return basis @ torch.linalg.eigh(y.mT @ y).eigenvectors.flip(-1)[..., :rank]
+    nudge,        # (n, 1, 1): where directions are equally strong, the first columns are
+):                # orthonormal columns, (n, shorter, rank), each as near to its old one as it can be
+    "The strongest directions within a span, by Rayleigh and Ritz (Halko et al. 2011, algorithm 5.3)."
+    y, width = x @ basis, basis.shape[-1]
+    favour = nudge * torch.arange(width, 0., -1, device=x.device).diag()
+    q = torch.linalg.eigh(y.mT @ y + favour).eigenvectors[..., -rank:]            # ascending order: the strongest are last
+    span = q @ (q[..., :rank, :].mT + 1e-6 * torch.eye(rank, device=x.device))    # the first columns, projected on what q spans
+    return orthonormal(basis @ span)
 
 def randomized_subspace(g, rank, sides, previous=None, iterations=ITERATIONS, oversample=OVERSAMPLE) -> dict:
     "Nearly the same space by subspace iteration, from `previous` on where there is one; other arguments as in `exact_subspace`."
@@ -115,6 +119,6 @@ def randomized_subspace(g, rank, sides, previous=None, iterations=ITERATIONS, ov
     nudge = NUDGE * x.square().sum((-2, -1), keepdim=True).clamp_min(1e-30)
     basis = orthonormal(start)
     for _ in range(iterations): basis = orthonormal(x.mT @ (x @ basis) + nudge * basis)
-    return _bases(x, _strongest(x, basis, rank), shorter, sides)
+    return _bases(x, _strongest(x, basis, rank, nudge), shorter, sides)
 
 SUBSPACES = dict(exact=exact_subspace, gram=gram_subspace, randomized=randomized_subspace)

@@ -19,7 +19,8 @@ import torch.fx.experimental._config
 import torch.nn as nn
 
 from .core import patch_to
-from .packing import PACKED, bare, register
+from .base import decoder
+from .packing import PACKED, register
 
 # %% ../nbs/02b_steps.ipynb #29a3258d
 PLAIN_STORAGE = dict(states="float32", projector="weight", layerwise="off")
@@ -138,19 +139,19 @@ def ready_to_train(
     max_length: int,           # of a sequence
     compiled: bool = False,
 ):                             # yields the keys of its dropouts
-    "A model whose layers take packs, as the mode has it."
-    base, host, before = bare(model), HostBuffers() if mode.checkpoint == "host" else None, bare(model).config._attn_implementation
-    layers, windows = base.model.layers, [layer.self_attn.sliding_window for layer in base.model.layers]
+    "A model whose decoder layers take packs, as the mode has it; what else it has, a vision tower, is left alone."
+    text, host = decoder(model), HostBuffers() if mode.checkpoint == "host" else None
+    before, layers, windows = text.config._attn_implementation, text.layers, [layer.self_attn.sliding_window for layer in text.layers]
     register()
     try:
-        base.set_attn_implementation(PACKED)
+        text.set_attn_implementation(PACKED)
         for k, (layer, window) in enumerate(zip(layers, windows)):
             if window and window >= max_length: layer.self_attn.sliding_window = None
             forward = torch.compile(layer.forward, dynamic=True) if compiled else layer.forward
             layer.forward = forward if mode.checkpoint == "none" else recomputed(forward, host, k)
         with keyed_dropouts(model) as keys, torch.fx.experimental._config.patch(use_duck_shape=False): yield keys      # two lengths that happen to agree are still two
     finally:
-        base.set_attn_implementation(before)
+        text.set_attn_implementation(before)
         for layer, window in zip(layers, windows): layer.self_attn.sliding_window = window; layer.__dict__.pop("forward", None)
 
 # %% ../nbs/02b_steps.ipynb #af16f657
