@@ -532,8 +532,8 @@ def _trainer(kind, run, arm, rows, model, args, mode, make_optimizer, learning_r
     "A trainer of this kind, with what plain and packed training share."
     from transformers import PrinterCallback
     optimizers = (make_optimizer(model, learning_rate, mode), None) if make_optimizer else (None, None)
-    trainer = kind(model=model, args=args, train_dataset=to_dataset(rows), processing_class=load_tokenizer(run),
-                   peft_config=peft_config, optimizers=optimizers, callbacks=list(callbacks), **more)
+    trainer = kind(model=model, args=args, train_dataset=to_dataset(rows), peft_config=peft_config,
+                   optimizers=optimizers, processing_class=load_tokenizer(run), callbacks=list(callbacks), **more)
     trainer.remove_callback(PrinterCallback)                  # ours prints one line, not a dictionary
     if peft_config:
         for p in trainer.model.parameters():
@@ -591,15 +591,15 @@ def _packed_trainer(run, arm, rows, way, make_model, learning_rate, peft_config,
     "The trainer of a packed mode, with its optimiser."
     t, s, mode = run.config.training, compute_settings(run), way.mode
     small = dict(optim="adamw_bnb_8bit") if mode.adapter_moments == "8bit" and s["device"] == "cuda" else {}
-    a_step, longest = t.micro_batch_size * t.gradient_accumulation_steps, max(len(r["input_ids"]) for r in rows)
-    args = training_arguments(run, run.path / f"models/{arm}", learning_rate, a_step, 1, s["dtype"] == "bfloat16",
+    a_step, folder = t.micro_batch_size * t.gradient_accumulation_steps, run.path / f"models/{arm}"
+    args = training_arguments(run, folder, learning_rate, a_step, 1, s["dtype"] == "bfloat16",
                               gradient_checkpointing=False, **small)
     model = make_model()
     if peft_config and mode.dequantise: model = model.dequantize()
-    pad = load_tokenizer(run).pad_token_id
-    trainer = _trainer(make_packed_trainer_class(), run, arm, rows, model, args, mode, learning_rate=learning_rate,
-                       peft_config=peft_config, **more,
-                       data_collator=PackCollator(pad, pack_tokens(mode, arm), longest, mode.bucket, varlen))
+    pad, longest = load_tokenizer(run).pad_token_id, max(len(r["input_ids"]) for r in rows)
+    collator = PackCollator(pad, pack_tokens(mode, arm), longest, mode.bucket, varlen)
+    trainer = _trainer(make_packed_trainer_class(), run, arm, rows, model, args, mode, data_collator=collator,
+                       learning_rate=learning_rate, peft_config=peft_config, **more)
     trainer.create_optimizer()
     return trainer
 
@@ -628,7 +628,8 @@ def _packed_attempt(run, arm, rows, way, identity, **more):
 
 def packed_figures(run, arm, way, steps, varlen: bool) -> dict:
     "What the metrics say of a packed training alone."
-    t, kernel = run.config.training, "kernel for sequences of varying length" if varlen else "sdpa, sequence by sequence"
+    t = run.config.training
+    kernel = "kernel for sequences of varying length" if varlen else "sdpa, sequence by sequence"
     return dict(
         micro_batch_size=t.micro_batch_size, gradient_accumulation_steps=t.gradient_accumulation_steps,
         attention="varlen" if varlen else "sdpa", attention_reason=f"packs: PyTorch's {kernel}",
@@ -679,15 +680,16 @@ def smaller_way(run: Run, arm: str, way: Way, longest: int) -> Way:    # longest
     "What is tried after a full GPU, with a warning. Raises GemmaPeftError where nothing is left."
     if way.mode.name == "plain":
         micro, accumulation = halve(way.micro, way.accumulation)
-        run.warn(f"GPU memory is full with micro-batches of {way.micro}; going on with {micro} x {accumulation} steps of "
-                 f"accumulation, the same {way.micro * way.accumulation} sequences a step")
+        run.warn(f"GPU memory is full with micro-batches of {way.micro}; going on with {micro} x {accumulation} "
+                 f"steps of accumulation, the same {way.micro * way.accumulation} sequences a step")
         return replace(way, micro=micro, accumulation=accumulation)
     def fits(mode): return _can_fit(run, arm, mode, way.compiled)
     before, mode = way.mode.name, shrink(way.mode, arm, longest, run.config.training.mode == "auto", fits)
     run.warn(f"GPU memory is full in the {before} mode; going on in the {mode.name} one with packs of "
              f"{pack_tokens(mode, arm)} tokens")
     if mode.name == before: return replace(way, mode=mode)
-    return replace(way, mode=mode, mode_reason=f"GPU memory was full in the {before} mode, taken first ({way.mode_reason})")
+    why = f"GPU memory was full in the {before} mode, taken first ({way.mode_reason})"
+    return replace(way, mode=mode, mode_reason=why)
 
 def _attempt(run, arm, rows, way, **asked):
     "One try: the trainer, or None; its meter; and why it failed, empty for a full GPU."
@@ -702,7 +704,7 @@ def _attempt(run, arm, rows, way, **asked):
     return trainer, meter, problem
 
 def _attempts(run, arm, rows, way, **asked):
-    "Train, in another way after a failure: the trainer, its way, its meter, and the highest peak of those that failed."
+    "Train, in another way after a failure: the trainer, way and meter, and the failed attempts' highest peak."
     longest, highest = max(len(r["input_ids"]) for r in rows), None
     while True:
         trainer, meter, problem = _attempt(run, arm, rows, way, **asked)
@@ -719,8 +721,9 @@ def _attempts(run, arm, rows, way, **asked):
 def training_identity(run: Run, arm: str, rows: list[dict], learning_rate: float) -> dict:
     "What a training depends on: checkpoints are taken up where all of it is the same."
     content = {name: (file or {}).get("hash") for name, file in base_inputs(run).items()}
-    return dict(settings=stage_settings(run, arm), learning_rate=learning_rate, dtype=compute_settings(run)["dtype"],
-                base=content, rows=hashlib.sha256(json.dumps(rows).encode()).hexdigest())
+    hashed = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return dict(settings=stage_settings(run, arm), learning_rate=learning_rate, base=content, rows=hashed,
+                dtype=compute_settings(run)["dtype"])
 
 def fit(
     run: Run,
@@ -749,7 +752,8 @@ def fit(
     ledger = predicted_memory(run, arm, way.mode, way.compiled and way.mode.name != "plain")
     done = dict(mode=way.mode.name, mode_reason=way.mode_reason, **trainer.done)
     done |= check_prediction(ledger, peaks["peak_memory_gib"])
-    return trainer.model.eval(), training_metrics(run, arm, trainer, peaks, meter.others_gib, rows, learning_rate, done)
+    metrics = training_metrics(run, arm, trainer, peaks, meter.others_gib, rows, learning_rate, done)
+    return trainer.model.eval(), metrics
 
 # %% ../nbs/03_training.ipynb #86fd840d
 SHARED_GIB = 2      # of the GPU in others' hands; a context alone takes half a GiB
@@ -758,13 +762,13 @@ DEFINITIONS = dict(
     peak_memory_gib="the headline: peak_allocated_gib on a GPU, peak_rss_gib without one",
     peak_allocated_gib="GiB (2**30) of tensors at the worst moment of training, weights included (torch.cuda.max_memory_allocated)",
     peak_reserved_gib="GiB that PyTorch's allocator held of the GPU at the worst moment",
-    peak_of_attempts_gib="the headline's like for what was tried before and did not fit; null where the first try did",
+    peak_of_attempts_gib="the same of attempts that did not fit; null where the first one did",
     peak_rss_gib="GiB of resident memory of the whole process at the worst moment of training, Python and libraries included",
     train_seconds="wall time of training alone: no loading, no evaluation; with a resume, the steps that were kept",
     gpu_shared=f"other processes held more than {SHARED_GIB} GiB of the GPU when training began or ended, so that its seconds count their work too; null without a GPU",
     tokens_per_second="non-padding tokens a second of train_seconds",
     recorded_share="share of the packs that were replays of a recorded pass; 0 without a GPU",
-    unrecorded_reason="why packs ran unrecorded that might have been recorded; null where nothing stood in the way",
+    unrecorded_reason="why packs ran unrecorded; null where nothing stood in the way",
     predicted_peak_gib="what the memory ledger predicts for the peak on a GPU, of tensors alone",
     predicted_static_gib="the part of it that is there at every moment of training",
     final_train_loss="mean loss per trained token over the last logging interval, in nats",
@@ -800,9 +804,10 @@ def training_metrics(run, arm, trainer, peaks, others_gib, rows, learning_rate, 
         tokens_per_second=round(tokens / seconds, 1), train_tokens=tokens,
         trained_tokens=sum(e - b for r in rows for b, e in r["assistant_spans"]),
         train_samples=len(rows), steps=trainer.state.global_step, epochs=run.config.training.epochs,
-        **(compute_settings(run) | done), learning_rate=learning_rate, final_train_loss=round(history[-1]["loss"], 5),
+        **(compute_settings(run) | done), learning_rate=learning_rate,
+        final_train_loss=round(history[-1]["loss"], 5),
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        loss_curve=[dict(step=h["step"], tokens=h["num_input_tokens_seen"], seconds=h["seconds"], loss=h["loss"],
+        loss_curve=[dict(step=h["step"], tokens=h["num_input_tokens_seen"], **{k: h[k] for k in ("seconds", "loss")},
                          learning_rate=h["learning_rate"], grad_norm=float(h["grad_norm"])) for h in history],
         definitions=DEFINITIONS, **provenance())
 
@@ -826,8 +831,8 @@ def _padded(rows: list[dict], pad_token_id: int, device):
 def hidden_and_targets(model, rows: list[dict], pad_token_id: int):
     "Hidden states before each counted token, the token, and its row: (n, width), (n,), (n,)."
     ids, mask, target = _padded(rows, pad_token_id, model.device)
-    inside = decoder(model)
-    hidden = inside(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state     # (batch, seq, width)
+    found = decoder(model)(input_ids=ids, attention_mask=mask, use_cache=False)
+    hidden = found.last_hidden_state                                                            # (batch, seq, width)
     target = target[:, 1:]                                                                      # token t is predicted at t - 1
     where = target != -100
     return hidden[:, :-1][where], target[where], where.nonzero()[:, 0]
@@ -868,10 +873,10 @@ def reference_loss(
             longest = max(len(r["input_ids"]) for r in rows)
             if not out_of_memory(e): raise
             if batch_tokens <= longest and head_tokens <= 32: raise GemmaPeftError(
-                f"One row of {longest} tokens does not fit the GPU's memory, though nothing is trained. Remedies: end what "
-                "else uses the GPU, `--set data.max_length=256`, a smaller model") from e
+                f"One row of {longest} tokens does not fit the GPU's memory, though nothing is trained. "
+                "Remedies: end what else uses the GPU, `--set data.max_length=256`, a smaller model") from e
         free_memory()
-        print(f"GPU memory is full with {batch_tokens:,} tokens at a time; losses go on with half of them", flush=True)
+        print(f"GPU memory is full with {batch_tokens:,} tokens at a time; half of them are next", flush=True)
         batch_tokens, head_tokens = batch_tokens // 2, max(32, head_tokens // 2)
 
 def mean_loss(pairs: list[tuple[float, int]]) -> float:
@@ -887,8 +892,9 @@ def validation_loss(
     loss = mean_loss(reference_loss(model, rows, pad_token_id))
     if math.isfinite(loss): return round(loss, 5)
     raise NonFiniteLoss(
-        f"The validation loss is {loss} after training. Remedy: a smaller learning rate (`--set qlora.learning_rate=...`, "
-        "galore.learning_rate or controls.full_learning_rate), or `--set model.dtype=float32`")
+        f"The validation loss is {loss} after training. Remedy: a smaller learning rate "
+        "(`--set qlora.learning_rate=...`, galore.learning_rate or controls.full_learning_rate), or "
+        "`--set model.dtype=float32`")
 
 # %% ../nbs/03_training.ipynb #61318610
 @stage("training", result=lambda run: run.read_json("results/metrics/training_plan.json"))
