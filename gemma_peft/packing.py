@@ -258,7 +258,7 @@ def bare(model):
     "The model of transformers, whether or not peft wraps it; its adapters are inside the layers."
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-EVALUATION_BLOCK = 8192     # entries of the vocabulary at once; 1,024 tokens take 0.1 GiB, with all of them 2.5
+EVALUATION_BLOCK = 8192     # entries of the vocabulary at once; 1,024 tokens take 0.1 GiB, with all 2.5
 
 class Head:
     "The frozen output head, and how a pack's hidden states meet it."

@@ -685,8 +685,9 @@ def smaller_way(run: Run, arm: str, way: Way, longest: int) -> Way:    # longest
     "What is tried after a full GPU, with a warning. Raises GemmaPeftError where nothing is left."
     if way.mode.name == "plain":
         micro, accumulation = halve(way.micro, way.accumulation)
-        run.warn(f"GPU memory is full with micro-batches of {way.micro}; going on with {micro} x "
-                 f"{accumulation} steps of accumulation, the same {way.micro * way.accumulation} sequences a step")
+        run.warn(f"GPU memory is full with micro-batches of {way.micro}; going on with "
+                 f"{micro} x {accumulation} steps of accumulation, the same {way.micro * way.accumulation} "
+                 "sequences a step")
         return replace(way, micro=micro, accumulation=accumulation)
     def fits(mode): return _can_fit(run, arm, mode, way.compiled)
     before, mode = way.mode.name, shrink(way.mode, arm, longest, run.config.training.mode == "auto", fits)
@@ -813,7 +814,8 @@ def training_metrics(run, arm, trainer, peaks, others_gib, rows, learning_rate, 
         final_train_loss=round(history[-1]["loss"], 5),
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         loss_curve=[dict(step=h["step"], tokens=h["num_input_tokens_seen"], seconds=h["seconds"],
-                         loss=h["loss"], learning_rate=h["learning_rate"], grad_norm=float(h["grad_norm"])) for h in history],
+                         loss=h["loss"], learning_rate=h["learning_rate"], grad_norm=float(h["grad_norm"]))
+                    for h in history],
         definitions=DEFINITIONS, **provenance())
 
 # %% ../nbs/03_training.ipynb #def08529
