@@ -9,10 +9,10 @@ __all__ = ['MODELS', 'RECORD', 'HASHED', 'COMPILE_STEPS', 'MATTERING', 'SHARED_G
            'reserved_peak_gib', 'StepRows', 'PackCollator', 'make_packed_trainer_class', 'halve', 'pack_tokens',
            'shrink', 'optimiser_steps', 'training_arguments', 'seal', 'read_record', 'damage', 'checkpoints',
            'set_aside', 'differences', 'find_checkpoint', 'only_plain', 'gpu_gib', 'choose_mode', 'choose_compile',
-           'Way', 'first_way', 'begun_way', 'packed_state', 'other_versions', 'packed_figures', 'progress_line',
-           'predicted_memory', 'check_prediction', 'smaller_way', 'training_identity', 'fit', 'gpu_shared', 'peaks_of',
-           'training_metrics', 'hidden_and_targets', 'head_logits', 'reference_loss', 'mean_loss', 'validation_loss',
-           'plan_training']
+           'Way', 'first_way', 'begun_way', 'choose_way', 'packed_state', 'other_versions', 'packed_figures',
+           'progress_line', 'predicted_memory', 'check_prediction', 'smaller_way', 'training_identity', 'fit',
+           'gpu_shared', 'peaks_of', 'training_metrics', 'hidden_and_targets', 'head_logits', 'reference_loss',
+           'mean_loss', 'validation_loss', 'plan_training']
 
 # %% ../nbs/03_training.ipynb #00318873
 import errno, gc, hashlib, json, math, os, re, shutil, time
@@ -489,6 +489,18 @@ def begun_way(record: dict) -> Way:
     compiled = (w["compiled"], record["compile_reason"]) if possible or not w["compiled"] else (False, why)
     return Way(mode, record["mode_reason"], w["micro"], w["accumulation"], *compiled)
 
+def choose_way(
+    run: Run,
+    arm: str,                 # qlora or galore
+    rows: int,
+    checkpoint: str | None,   # of `find_checkpoint`
+) -> Way:
+    "As a checkpoint was made, where the mode is left to us; but not plainly once there is a GPU for more."
+    begun = begun_way(read_record(checkpoint)) if checkpoint and run.config.training.mode == "auto" else None
+    if begun and begun.mode.name != "plain": return begun
+    way = first_way(run, arm, rows)
+    return begun if begun and way.mode.name == "plain" else way
+
 # %% ../nbs/03_training.ipynb #cdb76e9f
 def _packed_galore(optimizer, numbers: dict, states: dict):
     "Saved moments and projectors as GaLore's stores keep them; what fits as it is, is copied."
@@ -556,7 +568,7 @@ def _take_up(trainer, checkpoint: Path):
     trainer.seconds_before = meters["seconds"]
     if way == ours: trainer.peak_before, trainer.reserved_before = peaks
     else: trainer.peak_of_attempts = peaks[0]                 # another way's cost
-    if (way["mode"], ours["mode"]) != ("fast", "frugal"): return
+    if ours["mode"] != "frugal" or way["mode"] == "frugal": return
     path = checkpoint / "optimizer.pt"
     saved = torch.load(path, map_location="cpu", weights_only=True)
     with on_default_stream(), writing(path) as part: torch.save(packed_state(trainer.optimizer, saved), part)
@@ -745,8 +757,7 @@ def fit(
     check_one_process()
     t, identity = run.config.training, training_identity(run, arm, rows, learning_rate)
     checkpoint = find_checkpoint(run.path / f"models/{arm}", identity, run.warn)
-    begun = checkpoint and t.mode == "auto"
-    way = begun_way(read_record(checkpoint)) if begun else first_way(run, arm, len(rows))
+    way = choose_way(run, arm, len(rows), checkpoint)
     trainer, way, meter, highest = _attempts(
         run, arm, rows, way, make_model=make_model, make_optimizer=make_optimizer, identity=identity,
         learning_rate=learning_rate, peft_config=peft_config, callbacks=callbacks)
@@ -771,6 +782,7 @@ DEFINITIONS = dict(
     peak_of_attempts_gib="the same of attempts that did not fit; null where the first one did",
     peak_rss_gib="GiB of resident memory of the whole process at the worst moment of training, Python and libraries included",
     train_seconds="wall time of training alone: no loading, no evaluation; with a resume, the steps that were kept",
+    gpu="the GPU that trained, one where several are visible; null without one",
     gpu_shared=f"other processes held more than {SHARED_GIB} GiB of the GPU when training began or ended, so that its seconds count their work too; null without a GPU",
     tokens_per_second="non-padding tokens a second of train_seconds",
     recorded_share="share of the packs that were replays of a recorded pass; 0 without a GPU",
