@@ -258,7 +258,7 @@ def bare(model):
     "The model of transformers, whether or not peft wraps it; its adapters are inside the layers."
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-EVALUATION_BLOCK = 8192     # vocabulary entries that losses meet at once: 1,024 tokens take 0.1 GiB, with all of them 2.5
+EVALUATION_BLOCK = 8192     # entries of the vocabulary at once; 1,024 tokens take 0.1 GiB, with all 2.5
 
 class Head:
     "The frozen output head, and how a pack's hidden states meet it."
@@ -282,7 +282,7 @@ class Head:
         if self.block: return BlockedCrossEntropy.apply(hidden, self.rows, self.vocabulary, target, weight, self.cap, self.block, self.kernels)
         return LinearCrossEntropy.apply(hidden, self.rows(0, self.vocabulary), target, weight, self.cap, self.kernels)
 
-    def token_losses(self, hidden, target, block: int = EVALUATION_BLOCK):      # (n, width), (n,) -> fp32, (n,)
+    def token_losses(self, hidden, target, block: int = EVALUATION_BLOCK):    # (n, width), (n,) -> (n,)
         "The loss of each token in nats, without gradients."
         blocks = in_blocks(self.vocabulary, block)
         normaliser, at_target = normaliser_and_hit(hidden, self.rows, target, blocks, self.cap)

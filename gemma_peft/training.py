@@ -9,10 +9,10 @@ __all__ = ['MODELS', 'RECORD', 'HASHED', 'COMPILE_STEPS', 'MATTERING', 'SHARED_G
            'reserved_peak_gib', 'StepRows', 'PackCollator', 'make_packed_trainer_class', 'halve', 'pack_tokens',
            'shrink', 'optimiser_steps', 'training_arguments', 'seal', 'read_record', 'damage', 'checkpoints',
            'set_aside', 'differences', 'find_checkpoint', 'only_plain', 'gpu_gib', 'choose_mode', 'choose_compile',
-           'Way', 'first_way', 'begun_way', 'packed_state', 'other_versions', 'packed_figures', 'progress_line',
-           'predicted_memory', 'check_prediction', 'smaller_way', 'training_identity', 'fit', 'gpu_shared', 'peaks_of',
-           'training_metrics', 'hidden_and_targets', 'head_logits', 'reference_loss', 'mean_loss', 'validation_loss',
-           'plan_training']
+           'Way', 'first_way', 'begun_way', 'choose_way', 'packed_state', 'other_versions', 'packed_figures',
+           'progress_line', 'predicted_memory', 'check_prediction', 'smaller_way', 'training_identity', 'fit',
+           'gpu_shared', 'peaks_of', 'training_metrics', 'hidden_and_targets', 'head_logits', 'reference_loss',
+           'mean_loss', 'validation_loss', 'plan_training']
 
 # %% ../nbs/03_training.ipynb #00318873
 import errno, gc, hashlib, json, math, os, re, shutil, time
@@ -160,7 +160,7 @@ def make_trainer_class():
     from trl import SFTTrainer
 
     class GuardedTrainer(SFTTrainer):
-        "An SFTTrainer that stops at numbers that are not finite, keeps its meters over a resume, seals checkpoints."
+        "An SFTTrainer that stops at what is not finite, keeps its meters over a resume, seals checkpoints."
         on_progress, record = None, {}                # what its checkpoints say of how they were made
         seconds_before, peak_before, reserved_before = 0., 0., 0.
         peak_of_attempts = None                       # GiB of steps that were made in another way
@@ -200,7 +200,7 @@ def make_trainer_class():
                         peak_reserved_gib=max(self.reserved_before, reserved_peak_gib()))
 
         def _save_checkpoint(self, model, trial):
-            limit, self.args.save_total_limit = self.args.save_total_limit, None      # the newest is not whole yet
+            limit, self.args.save_total_limit = self.args.save_total_limit, None     # not before the seal
             try: super()._save_checkpoint(model, trial)
             except RuntimeError as e:                 # torch.save does not say why it cannot write
                 if not re.search(r"PytorchStreamWriter|unexpected pos [0-9]", str(e)): raise
@@ -341,14 +341,16 @@ def training_arguments(
 
 # %% ../nbs/03_training.ipynb #1584007f
 RECORD = "gemma_peft.json"    # in every checkpoint, written last
-HASHED = 2**26                # bytes; larger files are known by their size: hashing them takes as long as the steps between
+HASHED = 2**26                # bytes; larger files are known by size alone, hashing them would take too long
 
 def seal(
     checkpoint: Path,
     record: dict,      # what else is known of it
 ):
     "Write down which files a checkpoint has, in its record."
-    def known(path): size = path.stat().st_size; return dict(bytes=size, hash=file_hash(path) if size <= HASHED else None)
+    def known(path):
+        size = path.stat().st_size
+        return dict(bytes=size, hash=file_hash(path) if size <= HASHED else None)
     files = {p.relative_to(checkpoint).as_posix(): known(p) for p in sorted(checkpoint.rglob("*"))
              if p.is_file() and p.name != RECORD}
     text = json.dumps(record | dict(files=files), indent=1)
@@ -475,7 +477,8 @@ def first_way(run: Run, arm: str, rows: int) -> Way:
     t = run.config.training
     steps = optimiser_steps(rows, t.epochs, t.micro_batch_size, t.gradient_accumulation_steps)
     compiled = choose_compile(t.compile, steps)
-    return Way(*choose_mode(run, arm, compiled[0]), t.micro_batch_size, t.gradient_accumulation_steps, *compiled)
+    mode = choose_mode(run, arm, compiled[0])
+    return Way(*mode, t.micro_batch_size, t.gradient_accumulation_steps, *compiled)
 
 def begun_way(record: dict) -> Way:
     "The way in which a checkpoint was made, as far as this machine can go it."
@@ -485,6 +488,18 @@ def begun_way(record: dict) -> Way:
     possible, why = can_compile()
     compiled = (w["compiled"], record["compile_reason"]) if possible or not w["compiled"] else (False, why)
     return Way(mode, record["mode_reason"], w["micro"], w["accumulation"], *compiled)
+
+def choose_way(
+    run: Run,
+    arm: str,                 # qlora or galore
+    rows: int,
+    checkpoint: str | None,   # of `find_checkpoint`
+) -> Way:
+    "As a checkpoint was made, where the mode is left to us; but not plainly once there is a GPU for more."
+    begun = begun_way(read_record(checkpoint)) if checkpoint and run.config.training.mode == "auto" else None
+    if begun and begun.mode.name != "plain": return begun
+    way = first_way(run, arm, rows)
+    return begun if begun and way.mode.name == "plain" else way
 
 # %% ../nbs/03_training.ipynb #cdb76e9f
 def _packed_galore(optimizer, numbers: dict, states: dict):
@@ -528,12 +543,14 @@ def packed_state(
     return optimizer.state_dict()
 
 # %% ../nbs/03_training.ipynb #1374a0bd
-def _trainer(kind, run, arm, rows, model, args, mode, make_optimizer, learning_rate, peft_config, callbacks, **more):
+def _trainer(kind, run, arm, rows, model, args, mode, make_optimizer, learning_rate, peft_config, callbacks,
+             **more):
     "A trainer of this kind, with what plain and packed training share."
     from transformers import PrinterCallback
     optimizers = (make_optimizer(model, learning_rate, mode), None) if make_optimizer else (None, None)
     trainer = kind(model=model, args=args, train_dataset=to_dataset(rows), peft_config=peft_config,
-                   optimizers=optimizers, processing_class=load_tokenizer(run), callbacks=list(callbacks), **more)
+                   processing_class=load_tokenizer(run),
+                   optimizers=optimizers, callbacks=list(callbacks), **more)
     trainer.remove_callback(PrinterCallback)                  # ours prints one line, not a dictionary
     if peft_config:
         for p in trainer.model.parameters():
@@ -551,7 +568,7 @@ def _take_up(trainer, checkpoint: Path):
     trainer.seconds_before = meters["seconds"]
     if way == ours: trainer.peak_before, trainer.reserved_before = peaks
     else: trainer.peak_of_attempts = peaks[0]                 # another way's cost
-    if (way["mode"], ours["mode"]) != ("fast", "frugal"): return
+    if ours["mode"] != "frugal" or way["mode"] == "frugal": return
     path = checkpoint / "optimizer.pt"
     saved = torch.load(path, map_location="cpu", weights_only=True)
     with on_default_stream(), writing(path) as part: torch.save(packed_state(trainer.optimizer, saved), part)
@@ -680,8 +697,9 @@ def smaller_way(run: Run, arm: str, way: Way, longest: int) -> Way:    # longest
     "What is tried after a full GPU, with a warning. Raises GemmaPeftError where nothing is left."
     if way.mode.name == "plain":
         micro, accumulation = halve(way.micro, way.accumulation)
-        run.warn(f"GPU memory is full with micro-batches of {way.micro}; going on with {micro} x {accumulation} "
-                 f"steps of accumulation, the same {way.micro * way.accumulation} sequences a step")
+        run.warn(f"GPU memory is full with micro-batches of {way.micro}; going on with "
+                 f"{micro} x {accumulation} steps of accumulation, the same {way.micro * way.accumulation} "
+                 "sequences a step")
         return replace(way, micro=micro, accumulation=accumulation)
     def fits(mode): return _can_fit(run, arm, mode, way.compiled)
     before, mode = way.mode.name, shrink(way.mode, arm, longest, run.config.training.mode == "auto", fits)
@@ -704,7 +722,7 @@ def _attempt(run, arm, rows, way, **asked):
     return trainer, meter, problem
 
 def _attempts(run, arm, rows, way, **asked):
-    "Train, in another way after a failure: the trainer, way and meter, and the failed attempts' highest peak."
+    "Train, in another way after a failure: the trainer, way, meter, and the failed ones' highest peak."
     longest, highest = max(len(r["input_ids"]) for r in rows), None
     while True:
         trainer, meter, problem = _attempt(run, arm, rows, way, **asked)
@@ -739,8 +757,7 @@ def fit(
     check_one_process()
     t, identity = run.config.training, training_identity(run, arm, rows, learning_rate)
     checkpoint = find_checkpoint(run.path / f"models/{arm}", identity, run.warn)
-    begun = checkpoint and t.mode == "auto"
-    way = begun_way(read_record(checkpoint)) if begun else first_way(run, arm, len(rows))
+    way = choose_way(run, arm, len(rows), checkpoint)
     trainer, way, meter, highest = _attempts(
         run, arm, rows, way, make_model=make_model, make_optimizer=make_optimizer, identity=identity,
         learning_rate=learning_rate, peft_config=peft_config, callbacks=callbacks)
@@ -765,6 +782,7 @@ DEFINITIONS = dict(
     peak_of_attempts_gib="the same of attempts that did not fit; null where the first one did",
     peak_rss_gib="GiB of resident memory of the whole process at the worst moment of training, Python and libraries included",
     train_seconds="wall time of training alone: no loading, no evaluation; with a resume, the steps that were kept",
+    gpu="the GPU that trained, one where several are visible; null without one",
     gpu_shared=f"other processes held more than {SHARED_GIB} GiB of the GPU when training began or ended, so that its seconds count their work too; null without a GPU",
     tokens_per_second="non-padding tokens a second of train_seconds",
     recorded_share="share of the packs that were replays of a recorded pass; 0 without a GPU",
@@ -807,8 +825,9 @@ def training_metrics(run, arm, trainer, peaks, others_gib, rows, learning_rate, 
         **(compute_settings(run) | done), learning_rate=learning_rate,
         final_train_loss=round(history[-1]["loss"], 5),
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        loss_curve=[dict(step=h["step"], tokens=h["num_input_tokens_seen"], **{k: h[k] for k in ("seconds", "loss")},
-                         learning_rate=h["learning_rate"], grad_norm=float(h["grad_norm"])) for h in history],
+        loss_curve=[dict(step=h["step"], tokens=h["num_input_tokens_seen"], seconds=h["seconds"],
+                         loss=h["loss"], learning_rate=h["learning_rate"], grad_norm=float(h["grad_norm"]))
+                    for h in history],
         definitions=DEFINITIONS, **provenance())
 
 # %% ../nbs/03_training.ipynb #def08529
@@ -832,7 +851,7 @@ def hidden_and_targets(model, rows: list[dict], pad_token_id: int):
     "Hidden states before each counted token, the token, and its row: (n, width), (n,), (n,)."
     ids, mask, target = _padded(rows, pad_token_id, model.device)
     found = decoder(model)(input_ids=ids, attention_mask=mask, use_cache=False)
-    hidden = found.last_hidden_state                                                            # (batch, seq, width)
+    hidden = found.last_hidden_state                                                 # (batch, seq, width)
     target = target[:, 1:]                                                                      # token t is predicted at t - 1
     where = target != -100
     return hidden[:, :-1][where], target[where], where.nonzero()[:, 0]
