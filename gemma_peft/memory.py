@@ -24,13 +24,13 @@ class Shape:
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
-    num_attention_heads: int = 8        # these defaults are transformers' own, which a config.json may leave out
+    num_attention_heads: int = 8     # these defaults are transformers' own, which a config.json may leave out
     num_key_value_heads: int = 4
     head_dim: int = 256
     vocab_size: int = 262208
     sliding_window: int = 4096
-    vision_linear: int = 0              # numbers in the linear layers of a vision tower: loaded with the model, never trained
-    vision_other: int = 0               # and in what else it has
+    vision_linear: int = 0           # numbers in a vision tower's linear layers: loaded, never trained
+    vision_other: int = 0            # and in what else it has
 
     @property
     def query(self): return self.num_attention_heads * self.head_dim      # width of all query heads
@@ -41,12 +41,12 @@ TEXT = [k for k in Shape.__dataclass_fields__ if not k.startswith("vision")]
 _270m = Shape(640, 2048, 18, 4, 1, 256, 262144, 512)
 _1b = Shape(1152, 6912, 26, 4, 1, 256, 262144, 512)
 _4b = Shape(2560, 10240, 34, 8, 4, 256, 262208, 1024, 411_070_464, 8_745_840)
-SHAPES = {"google/gemma-3-270m": _270m, "google/gemma-3-270m-it": _270m, "google/gemma-3-1b-pt": _1b, "google/gemma-3-1b-it": _1b,
-          "google/gemma-3-4b-pt": _4b, "google/gemma-3-4b-it": _4b}
+SHAPES = {"google/gemma-3-270m": _270m, "google/gemma-3-270m-it": _270m, "google/gemma-3-1b-pt": _1b,
+          "google/gemma-3-1b-it": _1b, "google/gemma-3-4b-pt": _4b, "google/gemma-3-4b-it": _4b}
 
 # %% ../nbs/02c_memory.ipynb #cf2bddcf
-SIGLIP = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_channels=3, image_size=224, patch_size=16,
-              vision_use_head=True)      # transformers' own
+SIGLIP = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_channels=3,
+              image_size=224, patch_size=16, vision_use_head=True)      # transformers' own
 
 def vision_numbers(
     tower: dict,     # vision_config of a config.json
@@ -54,10 +54,10 @@ def vision_numbers(
 ) -> dict:           # vision_linear, vision_other -> how many numbers
     "What a vision tower and its projector hold."
     v = SIGLIP | {k: tower[k] for k in SIGLIP if k in tower}
-    h, i, layers, patch = v["hidden_size"], v["intermediate_size"], v["num_hidden_layers"] + v["vision_use_head"], v["patch_size"]
-    places = (v["image_size"] // patch) ** 2
-    other = layers * (9 * h + i) - v["vision_use_head"] * h                        # biases and norms; the head has a norm less, and a probe
-    other += (v["num_channels"] * patch**2 + 1 + places) * h + 2 * h               # patches, their places, the last norm
+    h, i, patch, head = v["hidden_size"], v["intermediate_size"], v["patch_size"], v["vision_use_head"]
+    layers, places = v["num_hidden_layers"] + head, (v["image_size"] // patch) ** 2
+    other = layers * (9 * h + i) - head * h                             # biases and norms; a head has one norm, and a probe
+    other += (v["num_channels"] * patch**2 + 1 + places) * h + 2 * h    # patches, their places, the last norm
     return dict(vision_linear=layers * (4 * h * h + 2 * h * i), vision_other=other + (width + 1) * h)
 
 def read_shape(
@@ -67,9 +67,10 @@ def read_shape(
     whole = json.loads(Path(path).read_text(encoding="utf-8"))
     found = {k: text_config(whole)[k] for k in TEXT if text_config(whole).get(k) is not None}
     if missing := [k for k in TEXT[:3] if k not in found]: raise GemmaPeftError(
-        f"{path} has no {', '.join(missing)}; it must be the configuration of a Gemma 3, such as google/gemma-3-270m or google/gemma-3-1b-it. "
-        "Use `--set model.id=FOLDER`")
-    return Shape(**found, **(vision_numbers(whole["vision_config"], found["hidden_size"]) if whole.get("vision_config") else {}))
+        f"{path} has no {', '.join(missing)}; it must be the configuration of a Gemma 3, such as google/gemma-3-270m or "
+        "google/gemma-3-1b-it. Use `--set model.id=FOLDER`")
+    tower = whole.get("vision_config")
+    return Shape(**found, **(vision_numbers(tower, found["hidden_size"]) if tower else {}))
 
 # %% ../nbs/02c_memory.ipynb #168a4c4b
 def model_shape(
@@ -130,7 +131,8 @@ def qlora_static(
     factors = [q.r * side for shape in matrices(s).values() for side in shape for _ in range(s.num_hidden_layers)]
     moment = lambda n: quantised(n, 8, 256) if mode.adapter_moments == "8bit" and n >= 4096 else 4 * n       # bitsandbytes leaves small tensors alone
     tower = s.vision_linear * width if mode.dequantise else quantised(s.vision_linear, 4, double=q.double_quant)
-    return dict(weights=base + embedding + tower + (counts["norms"] + s.vision_other) * width, adapters=4 * sum(factors), gradients=4 * sum(factors), states=2 * sum(map(moment, factors)))
+    weights = base + embedding + tower + (counts["norms"] + s.vision_other) * width
+    return dict(weights=weights, adapters=4 * sum(factors), gradients=4 * sum(factors), states=2 * sum(map(moment, factors)))
 
 # %% ../nbs/02c_memory.ipynb #63d84445
 def galore_sizes(
@@ -165,8 +167,8 @@ def galore_static(
     extra = dict(kahan=2, master=4).get(g.rounding, 0) if trained == 2 else 0
     moment = lambda n: quantised(n, 8, 256) if kept["states"] == "8bit" else 4 * n
     low, n = sum(l for l, _ in projected), counts["linear"] + (others if g.train_embeddings else 0)
-    tower = (s.vision_linear + s.vision_other) * width
-    return dict(weights=counts["linear"] * trained + others * (trained if g.train_embeddings else width) + tower,
+    weights = counts["linear"] * trained + others * (trained if g.train_embeddings else width)
+    return dict(weights=weights + (s.vision_linear + s.vision_other) * width,
                 gradients=trained * (n if kept["layerwise"] == "off" else low if kept["layerwise"] == "projected" else 0),
                 states=2 * sum(moment(l) for l, _ in projected) + (2 * moment(others) if g.train_embeddings else 0) + extra * n,
                 projectors=sum(quantised(p, 4) if kept["projector"] == "4bit" else trained * p for _, p in projected))
@@ -224,8 +226,8 @@ def tokens_at_once(
     return tokens, 0. if dtype == "bfloat16" else rows * longest / tokens
 
 # %% ../nbs/02c_memory.ipynb #391e7147
-RECORDED = dict(fast=3.15, frugal=4.5)      # how many times the memory of a pass its recordings keep; measured below
-FRAGMENTS = .65                             # GiB that an allocator keeps beside the peak where nothing is recorded
+RECORDED = dict(fast=3.15, frugal=4.5)   # how many times the memory of a pass its recordings keep; measured below
+FRAGMENTS = .65                          # GiB that an allocator keeps beside the peak where nothing is recorded
 
 @dataclass
 class Ledger:
@@ -264,14 +266,15 @@ def step_bytes(
     mode,
     dtype: str,              # computed in
 ) -> tuple[float, float]:    # in the optimiser's step, in the backward pass of one matrix
-    "Working copies of GaLore's optimiser: about eleven bytes a number whose subspace is refreshed, five fp32 copies of what is stepped."
+    "GaLore's working copies: about eleven bytes a number whose subspace is refreshed, five fp32 copies of what is stepped."
     g, sizes, kept = config.galore, [math.prod(m) for m in matrices(s).values()], galore_storage(config, mode)
     largest, total = max(sizes), s.num_hidden_layers * sum(sizes)
     low = max(galore_sizes(m, g.rank, g.proj_type)[0] for m in matrices(s).values()) * 3 * s.num_hidden_layers
     kernels = (dtype if g.weight_dtype == "auto" else g.weight_dtype) == "bfloat16" and g.proj_type != "full"
     copied = 0 if kernels else min(max(STEPPED, largest), total)             # whole matrices, in chunks
     if kernels and kept["states"] == "8bit": copied = min(STEPPED, low)      # moments alone
-    return (max(11 * min(REFRESHED, total), 20 * copied), 0) if kept["layerwise"] == "off" else (20 * copied, 11 * largest)
+    if kept["layerwise"] == "off": return max(11 * min(REFRESHED, total), 20 * copied), 0
+    return 20 * copied, 11 * largest
 
 # %% ../nbs/02c_memory.ipynb #b24caae5
 def ledger(
@@ -387,18 +390,19 @@ def choose_mode(
     config: Config,
     method: str,                    # qlora or galore
     dtype: str,                     # computed in
-    memory_gib: float | None,       # of the GPU that trains, free or held by this process; None: there is none
+    memory_gib: float | None,       # of the GPU that trains, free or this process's; None: there is none
     compiled: bool | None = None,   # layers are; None: training.compile is not off
 ) -> tuple[str, str]:               # plain, fast or frugal; and why
     "What training.mode=auto takes, by what is reserved. Raises GemmaPeftError where nothing fits."
     if method == "galore" and config.galore.train_embeddings: return "plain", "the output head is trained"
     from gemma_peft.steps import no_gpu
     if memory_gib is None: return "plain", f"{no_gpu()}: compiling and packing for it bring nothing"
-    try: needs = {mode: ledger(config, method, mode, dtype, compiled).reserved_gib for mode in ("fast", "frugal")}
-    except GemmaPeftError: return "fast", "the model's size is not known; where memory is full, training goes on in smaller pieces"
+    try: needs = {m: ledger(config, method, m, dtype, compiled).reserved_gib for m in ("fast", "frugal")}
+    except GemmaPeftError: return "fast", "the model's size is not known; a full GPU leads to smaller pieces"
     for mode, need in needs.items():
         more = "" if mode == "fast" else f", and the fast mode would reserve {needs['fast']:.1f}"
         if need <= SHARE * memory_gib: return mode, f"{need:.1f} of {memory_gib:.1f} GiB at hand{more}"
     short = need - SHARE * memory_gib
-    raise GemmaPeftError(f"{method}: the frugal mode reserves {need:.1f} GiB, {short:.1f} more than {SHARE:.0%} of the {memory_gib:.1f} GiB at hand on this GPU. "
-                         f"Remedies: {', '.join(remedies(config, method))}. To try all the same: `--set training.mode=frugal`")
+    raise GemmaPeftError(
+        f"{method}: the frugal mode reserves {need:.1f} GiB, {short:.1f} more than {SHARE:.0%} of the {memory_gib:.1f} GiB at hand on "
+        f"this GPU. Remedies: {', '.join(remedies(config, method))}. To try all the same: `--set training.mode=frugal`")
