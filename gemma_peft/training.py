@@ -637,6 +637,7 @@ def _packed_attempt(run, arm, rows, way, identity, **more):
             autocast = torch.bfloat16 if s["dtype"] == "bfloat16" else None
             trainer.steps = PackedSteps(lambda found: packed_loss(trainer.model, found, head), trained, keys,
                                         run.config.seed, trainer.layerwise(), autocast, warn=run.warn)
+            prepare_at_start(trainer)
             _train(trainer, run, arm, way, identity)
             trainer.watch.look()
         trainer.done = packed_figures(run, arm, way, trainer.steps, varlen)
@@ -691,7 +692,7 @@ def _can_fit(run, arm, mode, compiled) -> bool:
     "Whether a mode can fit, by the ledger; where nothing is known, it may."
     from gemma_peft import memory
     limit, ledger = gpu_gib(), predicted_memory(run, arm, mode, compiled)
-    return limit is None or ledger is None or ledger.peak_gib <= memory.SHARE * limit
+    return limit is None or ledger is None or ledger.reserved_gib <= memory.SHARE * limit
 
 def smaller_way(run: Run, arm: str, way: Way, longest: int) -> Way:    # longest: tokens of a row
     "What is tried after a full GPU, with a warning. Raises GemmaPeftError where nothing is left."
