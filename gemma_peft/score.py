@@ -81,8 +81,7 @@ def overlapping(run: Run) -> tuple[set, str]:       # prompt_ids; a key of NEAR
     "Test prompts with words in common with kept records of other slices; of runs that did not note these, with candidates that were left out."
     leakage = _leakage(run)
     kind = "kept" if "kept_near" in leakage else "left out"
-    rows = leakage["kept_near"] if kind == "kept" else leakage["matches"]
-    found = {r["against"] for r in rows if r["against_split"] == "test"} | {r["id"] for r in rows if r.get("split") == "test"}
+    found = set(leakage["kept_near"]) if kind == "kept" else {m["against"] for m in leakage["matches"] if m["against_split"] == "test"}
     return {r["prompt_id"] for r in run.read_json("data/processed/test_processed.json") if r.get("id") in found}, kind
 
 def _leakage(run: Run) -> dict:
