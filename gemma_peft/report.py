@@ -1116,7 +1116,7 @@ def _tree(value):
 def published_scores(run: Run) -> dict:
     "Every figure of scores.json, and the comparisons: names of models and metrics, and numbers."
     found, known = scored(run), {*models(run), *controls(run)}
-    pair = lambda r: dict(model=r["model"], against=r["against"], metric=r["metric"], significant=bool(r["significant"])) | _numbers(r)
+    pair = lambda r: dict(model=r["model"], against=r["against"], metric=r["metric"], significant=bool(r["significant"])) | _numbers(r) | {k: r[k] for k in ("ci95_low", "ci95_high", "mde80")}
     told = dict(seeds=found["seeds"], resamples=found["resamples"], overlaps=found["overlaps"], overlaps_near=found.get("overlaps_near", "left out"), one_arm=one_arm(run), noise=_tree(found["noise"]))
     return told | dict(scores={m: _tree(v) for m, v in found["models"].items()},
                        comparisons=[pair(r) for r in compared(run) if {r["model"], r["against"]} <= known and r["metric"] in TESTED])
