@@ -931,7 +931,7 @@ def overlap_findings(run: Run) -> list[str]:
     rest = {m: r for m in models(run) if (r := found["models"][m]["without_overlaps"])}
     told = ["{}: ".format(name) + ", ".join(f"{label(m)} {r[k]:.4f} ({signed(r[k] - scores(run, m)[k], 4)})" for m, r in rest.items()) for k, name in METRICS.items()]
     who = "test prompt that is" if found["overlaps"] == 1 else "test prompts that are"
-    but = " Nothing near them was trained on; they may be of an easier or a harder kind." * (kind == "left out")
+    but = " What was found near them was not trained on; such prompts may be of an easier or a harder kind." * (kind == "left out")
     return [f"Without the {found['overlaps']} {who} {near}, " + "; ".join(told) + "." + but] + _other_verdicts(run) if rest else []
 
 def _other_verdicts(run: Run) -> list[str]:

@@ -443,7 +443,7 @@ def _other_limits(f: dict) -> list[str]:      # figures.json
         lines.append(f"Answers cut at the limit of tokens: {told({m: f'{v:.0%}' for m, v in cut.items()})}. Part of every gain over the base is having learned to stop.")
     if f.get("overlaps") and all("without_overlaps" in s for s in found.values()):
         near = f.get("overlaps_near", "left out")
-        but = " Nothing near them was trained on; they may be of an easier or a harder kind." * (near == "left out")
+        but = " What was found near them was not trained on; such prompts may be of an easier or a harder kind." * (near == "left out")
         lines.append(f"Without the {f['overlaps']} test prompts that are {NEAR[near]}, BLEU-4: {told({m: format(s['without_overlaps']['bleu4'], '.4f') for m, s in found.items()})}.{but}")
     return lines
 
