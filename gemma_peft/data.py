@@ -8,10 +8,10 @@ __all__ = ['CONTROL_TOKENS', 'ROLES', 'MAPPINGS', 'USED', 'SPLITS', 'DEEPEST', '
            'boilerplate', 'prompt_keys', 'HeldOut', 'audit', 'near_kept', 'same_prompt', 'language', 'most_letters',
            'length_rule', 'Stream', 'select', 'quantiles', 'describe_samples', 'write_rows', 'prepare_data']
 
-# %% ../nbs/01_data.ipynb #d638c853
+# %% ../nbs/01_data.ipynb #2dab7d77
 import hashlib, itertools, json, math, random, re, unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .base import check_base, load_from_model, load_tokenizer
 from .core import ConfigError, GemmaPeftError, Run, nearest, stage
@@ -160,7 +160,7 @@ def to_messages(
     try: return MAPPINGS[source](record)
     except Rejected as rejected: return rejected
 
-# %% ../nbs/01_data.ipynb #d4944147
+# %% ../nbs/01_data.ipynb #b43e19d3
 USED = dict(alpaca=("instruction", "input", "output", "system", "history"),
             tulu=("messages", "conversations", "system"), ultrachat=("messages", "conversations"))
 _OF_MESSAGE = ("role", "from", "content", "value")
@@ -177,22 +177,22 @@ def unused(
     source: str,
 ) -> list[str]:            # such as "column context"
     "The parts of a record that hold text and stand in no turn."
-    whole, answer = "\n".join(m["content"] for m in messages), messages[-1]["content"]
-    def repeats_it(value): return isinstance(value, str) and (value.strip() in whole or answer in value)
-    others = {column: value for column, value in record.items() if column not in USED[source]}
-    found = [f"column {column}" for column, value in others.items() if _wordy(value) and not repeats_it(value)]
-    if source == "alpaca": return found
-    given = _unpacked(_first(record, "messages", "conversations"))
-    fields = {field for m in given for field, value in m.items() if field not in _OF_MESSAGE and _wordy(value)}
-    found += [f"message field {field}" for field in sorted(fields)]
-    return found + _left_off([role for role, content in map(_turn, given) if not _nothing(content)], source)
+    given = [] if source == "alpaca" else _unpacked(_first(record, "messages", "conversations"))
+    turns = [(role, content) for role, content in map(_turn, given) if not _nothing(content)]
+    texts = [m["content"] for m in messages] + [content for _, content in turns if isinstance(content, str)]
+    def repeats_it(value):
+        return isinstance(value, str) and (value.strip() in "\n".join(texts) or messages[-1]["content"] in value)
+    others = {name: value for name, value in record.items() if name not in USED[source]}
+    found = [f"column {name}" for name, value in others.items() if _wordy(value) and not repeats_it(value)]
+    fields = {name for m in given for name, value in m.items() if name not in _OF_MESSAGE and _wordy(value)}
+    return found + [f"message field {name}" for name in sorted(fields)] + _left_off([role for role, _ in turns], source)
 
 def _left_off(roles: list[str], source: str) -> list[str]:
     "The turns that a mapping leaves off, by their place."
     found = ["system message"] if source == "ultrachat" and "system" in roles else []
     said = [role for role in roles if role != "system"]
-    if said[0] == "assistant": found.append("turn before the first question")
-    return found + (["turn after the last answer"] if said[-1] == "user" else [])
+    if said[:1] == ["assistant"]: found.append("turn before the first question")
+    return found + (["turn after the last answer"] if said[-1:] == ["user"] else [])
 
 # %% ../nbs/01_data.ipynb #709ab218
 def inspect_rows(
@@ -410,13 +410,13 @@ def length_rule(
         return "no answer token within data.max_length" if longer(messages[:1], max_length - 1) else ""
     return unfit
 
-# %% ../nbs/01_data.ipynb #86194a7d
+# %% ../nbs/01_data.ipynb #c49d391f
 SPLITS = ("test", "validation", "train")        # in the order they are drawn
 
 DEEPEST = 100        # lists and objects inside one another that a record may have
 
 def _plain(value, depth: int = 0):
-    "`value` as JSON can carry it: no NaN, no broken Unicode, only its own types. Rejected where it nests too deeply."
+    "`value` as JSON can carry it: no NaN, no broken Unicode, only its own types; Rejected where it is too deep."
     if depth > DEEPEST: raise Rejected("nests too deeply")
     if isinstance(value, dict): return {_plain(str(k)): _plain(v, depth + 1) for k, v in value.items()}
     if isinstance(value, (list, tuple)): return [_plain(v, depth + 1) for v in value]
@@ -424,7 +424,7 @@ def _plain(value, depth: int = 0):
     if isinstance(value, str): return value.encode("utf-8", "replace").decode()
     return value if value is None or isinstance(value, (bool, int)) else str(value)
 
-# %% ../nbs/01_data.ipynb #264d194f
+# %% ../nbs/01_data.ipynb #d8563075
 class Stream:
     "One source in seeded order. Hands every record out once, and counts what it passes over."
     def __init__(self, source: str, rows, test_rows, seed: int, unfit, seen: dict):
@@ -458,11 +458,10 @@ class Stream:
                 self.rejected[split][rejected.reason] += 1
                 self.example = self.example or (rejected.reason, record)
                 continue
+            sample = dict(id=f"{prefix}-{i:05d}", source=self.source, split=split, record=plain, messages=messages)
             how = repeats(messages, self.source, self.seen[split])
-            if how:
-                self.duplicates[split][how] += 1
-                continue
-            yield dict(id=f"{prefix}-{i:05d}", source=self.source, split=split, record=plain, messages=messages)
+            if how: self.duplicates[split][how] += 1
+            else: yield sample
 
 # %% ../nbs/01_data.ipynb #43379249
 def _keep(stream: Stream, split: str, drawn: list, asked: int, held: HeldOut) -> tuple[list, list]:
@@ -515,14 +514,14 @@ def _lost(stream: Stream) -> str:
     return (f"{stream.source}: text that is not used, of {stream.usable:,} usable records: {told}. "
             f"The answers may depend on it{keep}")
 
-# %% ../nbs/01_data.ipynb #557f5f34
+# %% ../nbs/01_data.ipynb #198db316
 _CHAT = {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
 EXPECTED = dict(alpaca={"instruction": "...", "input": "... or nothing", "output": "..."},
                 tulu=_CHAT, ultrachat=_CHAT)
 
 def _enough(asked: dict, got: dict) -> dict:
-    "Counts that can be had: fewer for training if only they are missing, else nine tenths of all, in proportion."
-    if got["train"] and all(got[k] == asked[k] for k in ("test", "validation")): return dict(train=got["train"])
+    "Counts that can be had: fewer for training if they alone are missing, else nine tenths of all there is."
+    if got["train"] and all(got[k] == asked[k] for k in SPLITS[:2]): return dict(train=got["train"])
     share = .9 * sum(got.values()) / sum(asked.values())
     return {k: max(1, int(n * share)) for k, n in asked.items()}
 
@@ -540,11 +539,12 @@ def _remedy(stream: Stream, asked: dict, got: dict) -> str:
 def _shown(value, depth: int = 0):
     "A record fit to look at: long texts and lists are cut."
     if isinstance(value, (dict, list)) and depth > 5: return "…"
-    if isinstance(value, dict): return {_shown(str(k)): _shown(v, depth + 1) for k, v in list(value.items())[:8]}
+    if isinstance(value, dict): value = dict(itertools.islice(value.items(), 8))
+    if isinstance(value, dict): return {_shown(str(k)): _shown(v, depth + 1) for k, v in value.items()}
     if isinstance(value, list): return [_shown(v, depth + 1) for v in value[:3]]
     return _plain(value[:80] + "…" if isinstance(value, str) and len(value) > 80 else value)
 
-# %% ../nbs/01_data.ipynb #353e79c5
+# %% ../nbs/01_data.ipynb #a109ad44
 def _shortage(asked: dict, chosen: dict, streams: dict) -> str:
     "What is missing, why, and what would do; '' when nothing is missing."
     def listed(counts): return ", ".join(f"{n:,} {k}" for k, n in counts.items())
@@ -552,7 +552,7 @@ def _shortage(asked: dict, chosen: dict, streams: dict) -> str:
     for s, stream in streams.items():
         got = {split: sum(x["source"] == s for x in chosen[split]) for split in SPLITS}
         if got == asked[s]: continue
-        reasons = (counts[split] for counts in (stream.rejected, stream.duplicates, stream.leaks) for split in SPLITS)
+        reasons = (*stream.rejected.values(), *stream.duplicates.values(), *stream.leaks.values())
         passed = dict(sum(reasons, Counter()).most_common())
         problems.append(f"{s} has too few usable records: asked for {listed(asked[s])}; found {listed(got)} "
                         f"among {sum(stream.examined.values()):,} (passed over: {listed(passed) or 'none'}). "
@@ -577,27 +577,28 @@ def describe_samples(
                 languages=counted(language(" ".join(m["content"] for m in s["messages"])) for s in samples),
                 answer_languages=counted(language(s["messages"][-1]["content"]) for s in samples))
 
-# %% ../nbs/01_data.ipynb #b7ae65c5
+# %% ../nbs/01_data.ipynb #fe71939f
 def _origin(config, rows, test_rows) -> dict:
     "Where a source's records came from: the files read, and what was asked of the hub and what it gave."
     def files(rows): return list(getattr(rows, "files", []))
-    return dict(path=config.path, config=config.config, revision=config.revision, commit=getattr(rows, "commit", ""),
-                files=files(rows), test_files=files(test_rows),
-                rows=len(rows), test_rows=None if test_rows is None else len(test_rows))
+    asked = dict(path=config.path, config=config.config, revision=config.revision)
+    return asked | dict(commit=getattr(rows, "commit", ""), files=files(rows), test_files=files(test_rows),
+                        rows=len(rows), test_rows=None if test_rows is None else len(test_rows))
 
 def _statistics(asked, chosen, streams, sources, data, matches, common) -> dict:
     "Everything counted on the way, source by source and split by split."
     def of(split, s): return [x for x in chosen[split] if x["source"] == s]
     def of_splits(counts): return {split: dict(counted) for split, counted in counts.items()}
     def of_source(s, t):
-        counts = dict(asked=asked[s], got={split: len(of(split, s)) for split in SPLITS}, examined=dict(t.examined))
-        passed = dict(rejected=of_splits(t.rejected), duplicates=of_splits(t.duplicates), leaks=of_splits(t.leaks))
+        counts = dict(asked=asked[s], got={k: len(of(k, s)) for k in SPLITS}, examined=dict(t.examined))
+        passed = {name: of_splits(getattr(t, name)) for name in ("rejected", "duplicates", "leaks")}
         looks = {split: describe_samples(of(split, s)) for split in SPLITS}
-        return (_origin(getattr(data, s), *sources[s]) | dict(columns=inspect_rows(sources[s][0])) | counts | passed
-                | dict(usable=t.usable, unused=dict(t.unused)) | looks)
+        columns = dict(columns=inspect_rows(sources[s][0]), usable=t.usable, unused=dict(t.unused))
+        return _origin(getattr(data, s), *sources[s]) | columns | counts | passed | looks
     n, kept = data.leakage_ngram, chosen["train"] + chosen["validation"]
-    leakage = dict(ngram=n, boilerplate_records=data.boilerplate_records, boilerplate_ngrams=len(common), matches=matches,
-                   kept_near=near_kept(chosen["test"], kept, n), same_prompt=same_prompt(chosen["test"]))
+    excused = dict(boilerplate_records=data.boilerplate_records, boilerplate_ngrams=len(common))
+    near = dict(kept_near=near_kept(chosen["test"], kept, n), same_prompt=same_prompt(chosen["test"]))
+    leakage = dict(ngram=n) | excused | dict(matches=matches) | near
     return dict(sources={s: of_source(s, t) for s, t in streams.items()}, leakage=leakage)
 
 # %% ../nbs/01_data.ipynb #9e272239
@@ -609,7 +610,7 @@ def write_rows(
     "Write a JSON list, one element a line."
     run.write_text(name, "[\n" + ",\n".join(json.dumps(r, ensure_ascii=False, allow_nan=False) for r in rows) + "\n]\n")
 
-# %% ../nbs/01_data.ipynb #d1519bbb
+# %% ../nbs/01_data.ipynb #b44325f9
 SAMPLE_FILES = {split: f"data/samples/{split}_samples.json" for split in SPLITS}
 STATISTICS = "data/samples/dataset_stats.json"
 
@@ -623,7 +624,8 @@ def prepare_data(run: Run) -> dict:
     sources = {}
     for s in MAPPINGS:
         tell(f"reading {s}")
-        sources[s] = read_source(getattr(data, s), s, run.source_path(s), run.warn)
+        settled = replace(getattr(data, s), revision=run.revision(s))
+        sources[s] = read_source(settled, s, run.source_path(s), run.warn)
     unfit = length_rule(load_tokenizer(run), data.max_length, data.max_prompt_length)
     chosen, stats = select(sources, data, run.config.seed, unfit, tell, run.warn)
     for split, name in SAMPLE_FILES.items(): write_rows(run, name, chosen[split])

@@ -36,7 +36,7 @@ def kind_of(
     table = name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
     return "table" if table and not text.startswith(("[", "{")) else "JSON"
 
-# %% ../nbs/01a_reading.ipynb #25457034
+# %% ../nbs/01a_reading.ipynb #24da8f69
 class Unreadable(Exception):
     "Why a file cannot be read, as the end of a sentence that begins with its name; FILE stands for the path."
 
@@ -56,9 +56,9 @@ def _short(error: Exception, most: int = 200) -> str:
 
 def _explained(path: Path, what) -> GemmaPeftError:
     "The error that a person reads."
-    return GemmaPeftError(f"{path} {what}".replace("FILE", shlex.quote(str(path))))
+    return GemmaPeftError(f"{path} {str(what).replace('FILE', shlex.quote(str(path)))}")
 
-# %% ../nbs/01a_reading.ipynb #abe4751a
+# %% ../nbs/01a_reading.ipynb #4f8fbfd3
 class _Text:
     "A text file in pieces: what has been read of it, and the place reached."
     def __init__(self, stream, encoding: str = "utf-8", size: int = 2**20):
@@ -71,7 +71,7 @@ class _Text:
         found = bytearray()
         while len(found) < wanted and not self.error:
             try: piece = self.stream.read1(wanted - len(found))
-            except (OSError, EOFError, zlib.error) as e: self.error = e; break
+            except (OSError, EOFError, zlib.error) as e: piece, self.error = b"", e
             if not piece: break
             found += piece
         if self.error and not found: raise self.error
@@ -188,11 +188,13 @@ def json_records(
             yield _value(text)
             text.record += 1
 
-# %% ../nbs/01a_reading.ipynb #3592c662
+# %% ../nbs/01a_reading.ipynb #e9a6cca7
 def _table_lines(stream, encoding: str):
     "The lines of a text, decoded one by one, so that the number of a bad one is known."
     if encoding != "utf-8":
-        yield from io.TextIOWrapper(stream, encoding=encoding, newline="")
+        try: yield from io.TextIOWrapper(stream, encoding=encoding, newline="")
+        except UnicodeDecodeError:
+            raise Unreadable(f"is not whole {encoding.upper()} text; {_AGAIN}") from None
         return
     place = _Text(stream)
     for place.line, line in enumerate(stream, 1):
@@ -294,7 +296,7 @@ class _Temporary:
 
     def read(self, size: int) -> bytes: return self.file.read(size)
 
-# %% ../nbs/01a_reading.ipynb #929a35c9
+# %% ../nbs/01a_reading.ipynb #22c12cd8
 class JsonRows:
     "The records of files, read one at a time; holds 8 bytes each. Raises GemmaPeftError for a damaged file."
     def __init__(self,
@@ -319,6 +321,8 @@ class JsonRows:
         try: return _DECODE(self.file.read(end - start).decode())[0]
         except ValueError:
             raise GemmaPeftError(f"{self.files[0]['name']} was changed meanwhile; start again") from None
+        except RecursionError:
+            raise GemmaPeftError(f"record {i + 1:,} nests too deeply; take it out") from None
 
     def _index(self, path: Path):
         "Read a file where it lies, if it is plain."
@@ -466,12 +470,12 @@ def _hub_remedy(error: Exception, path: str, source: str) -> str:
         if any(word in text for word in words): return remedy
     return f"Try again, or give a local copy: {local}"
 
-# %% ../nbs/01a_reading.ipynb #e1729ff9
+# %% ../nbs/01a_reading.ipynb #9cb02b07
 def _commit(rows) -> str:
-    "The hub's commit that rows came from, as `datasets` keeps it with them, offline too; '' without one."
-    addresses = " ".join(rows.info.download_checksums or {})
-    found = set(re.findall(r"@([0-9a-f]{40})(?:/|$)", addresses))
-    return found.pop() if len(found) == 1 else ""
+    "The hub's commit that rows came from: `datasets` names a folder of its cache after it; '' without one."
+    folders = {part for file in rows.cache_files for part in Path(file["filename"]).parts}
+    found = [part for part in folders if re.fullmatch("[0-9a-f]{40}", part)]
+    return found[0] if len(found) == 1 else ""
 
 def _from_hub(path: str, split: str, source: str, config: str = "", revision: str = "") -> Loaded:
     "A split of a data set on the hub. Raises one GemmaPeftError, whatever went wrong."
@@ -483,9 +487,10 @@ def _from_hub(path: str, split: str, source: str, config: str = "", revision: st
         text = _short(e, 300).replace(token or "\0", "…")
         raise GemmaPeftError(f"data.{source}.path = {path!r}: the split {split!r} cannot be loaded from the "
                              f"hub ({text}). {_hub_remedy(e, path, source)}") from None
-    return Loaded(rows, path, commit=_commit(rows))
+    settled = revision if re.fullmatch("[0-9a-f]{40}", revision) else ""
+    return Loaded(rows, path, commit=_commit(rows) or settled)
 
-# %% ../nbs/01a_reading.ipynb #b4884492
+# %% ../nbs/01a_reading.ipynb #8e869c6d
 COLUMNS = dict(alpaca=("instruction", "output"), tulu=("messages",), ultrachat=("messages",))      # needed
 OTHER_NAMES = dict(messages=("conversations",))      # accepted in a column's place
 
@@ -493,10 +498,10 @@ def _python(path: Path, code: str) -> str:
     "A command that runs one line of Python on a file and writes records beside it."
     return f"`python -c {shlex.quote(code)} {shlex.quote(str(path))}`"
 
-_TURN = ("import pandas, sys; pandas.DataFrame(pandas.read_json(sys.argv[1])).to_json("
-         "sys.argv[1] + '.records.json', orient='records', lines=True)")
-_TAKE = ("import json, sys; json.dump(json.load(open(sys.argv[1], encoding='utf-8-sig'))[{key!r}], "
-         "open(sys.argv[1] + '.records.json', 'w'))")
+_TURN = ('import pandas, sys; pandas.read_json(sys.argv[1], dtype=False, convert_dates=False, '
+         'encoding="utf-8-sig").to_json(sys.argv[1] + ".records.json", orient="records", lines=True)')
+_TAKE = ('import json, sys; json.dump(json.load(open(sys.argv[1], encoding="utf-8-sig"))[{}], '
+         'open(sys.argv[1] + ".records.json", "w"))')
 
 def _shape_remedy(record: dict, path: Path, source: str) -> str:
     "What to do with a file that is one object; '' where its records cannot be told."
@@ -508,7 +513,7 @@ def _shape_remedy(record: dict, path: Path, source: str) -> str:
     lists = {k: len(v) for k, v in record.items() if isinstance(v, list) and v and isinstance(v[0], dict)}
     if not lists: return ""
     key = max(lists, key=lists.get)
-    take = use(_TAKE.format(key=key))
+    take = use(_TAKE.format(json.dumps(key)))
     return f"it holds one object around its records, the list {key!r} of {lists[key]:,}; take it out: {take}"
 
 # %% ../nbs/01a_reading.ipynb #6770b59f
@@ -531,7 +536,7 @@ def check_columns(
         raise GemmaPeftError(f"{what} has no column {', '.join(missing)}: {source} needs "
                              f"{', '.join(COLUMNS[source])}, it has {has}. Rename them, or {other}")
 
-# %% ../nbs/01a_reading.ipynb #2dc4ed3a
+# %% ../nbs/01a_reading.ipynb #da92571e
 def _from_folder(folder: Path, split: str, source: str, what: str, warn) -> JsonRows | Loaded:
     "The records of a split in a local folder."
     splits = saved_splits(folder)
@@ -552,8 +557,8 @@ def _no_split(folder: Path, split: str, source: str, what: str, splits: list | N
         ends = ", ".join(FORMATS)
         return GemmaPeftError(f"{what} holds no file that ends with {ends}; give another: {path}...`")
     names = ", ".join(p.relative_to(folder).as_posix() for p in there[:8])
-    return GemmaPeftError(f"{what} has no split {split!r}: a file's name, or its folder's, must begin with it. "
-                          f"It holds {names}. Name a split: {_split_remedy(source)}; or give one file: "
+    return GemmaPeftError(f"{what} has no split {split!r}: a file's name, or its folder's, must begin with "
+                          f"it. It holds {names}. Name a split: {_split_remedy(source)}; or give one file: "
                           f"{path}{shlex.quote(str(there[0]))}`")
 
 def read_rows(
@@ -575,7 +580,7 @@ def read_rows(
     check_columns(rows, source, f"{what}, split {split!r},", local if local and local.is_file() else None)
     return rows
 
-# %% ../nbs/01a_reading.ipynb #98e00ce6
+# %% ../nbs/01a_reading.ipynb #b2de9369
 def _has_split(folder: Path, split: str) -> bool:
     "Whether a local folder has a split."
     splits = saved_splits(folder)
@@ -595,5 +600,8 @@ def read_source(
         warn(f"{path} has no split {test!r}; the test records of {source} are drawn from "
              f"{config.train_split!r}")
         test = ""
+    for name, value in dict(config=config.config, revision=config.revision).items():
+        if local and value not in ("", "main"):
+            warn(f"data.{source}.{name} is for data sets of the hub; {path} is local, so it is not used")
     def read(split): return read_rows(path, split, source, config.config, config.revision, warn)
     return read(config.train_split), read(test) if test else None
