@@ -88,7 +88,8 @@ def safe_html(
     sheet = re.compile(r"<style[^>]*>([^<]*)</style>")                      # of a table: pandas makes one for each
     kept = [f"<style>{s}</style>" for s in sheet.findall(text) if not re.search(r"@|url\(|[\\`]|\{\{", s)]
     styles = CSSSanitizer(allowed_css_properties=ALLOWED_CSS_PROPERTIES | STYLES)
-    return "".join(kept) + bleach.clean(sheet.sub("", text), tags=TAGS, attributes=_allowed, css_sanitizer=styles)
+    body = bleach.clean(sheet.sub("", text), tags=TAGS, attributes=_allowed, css_sanitizer=styles)
+    return "".join(kept) + re.sub(r"<table(?![^>]* class=)", '<table class="dataframe caption-top"', body)      # Quarto's look for tables
 
 # %% ../nbs/08a_site.ipynb #f30ef80c
 def as_code(text: str) -> str:
