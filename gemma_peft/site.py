@@ -7,17 +7,20 @@ __all__ = ['SHOWN', 'WIDGET', 'OVERWRITTEN', 'CONTROL', 'TAGS', 'ATTRIBUTES', 'S
            'CODE', 'REPLACED', 'BLOCK', 'HTML_TAGS', 'DEFINITION', 'RESULTS', 'CONTROL_OF', 'PEERS', 'SPEEDS',
            'checkout', 'quarto_config', 'pages', 'richest', 'safe_html', 'as_code', 'markdown_html', 'block', 'private',
            'mask', 'scrub', 'dormant', 'clean_outputs', 'split_title', 'visible', 'documentation', 'anchor', 'to_page',
-           'local_links', 'page_sources', 'write_pages', 'quarto', 'without_secrets', 'render', 'refuse', 'build_site',
-           'links', 'check_site', 'published', 'results_table', 'results_notes', 'results_picture', 'results_findings',
-           'results_controls', 'results_peers', 'results_speed', 'evaluated', 'readme_text', 'write_readme']
+           'local_links', 'page_sources', 'write_pages', 'quarto', 'without_secrets', 'render', 'alone', 'refuse',
+           'build_site', 'links', 'check_site', 'published', 'results_table', 'results_notes', 'results_picture',
+           'results_findings', 'results_controls', 'results_peers', 'results_speed', 'evaluated', 'readme_text',
+           'write_readme']
 
 # %% ../nbs/08a_site.ipynb #ab314581
 import ast, html, importlib, inspect, json, math, os, re, shutil, subprocess, sys, tempfile
 from collections import Counter
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
-from .core import LABELS, GemmaPeftError, Run, STAGES, hub_token, repository_root
+from . import locks
+from .core import LABELS, GemmaPeftError, Run, STAGES, flatten, hub_token, is_local, public, repository_root
 from .controls import ROWS
 from .report import TESTED, change, claim, duration, markdown_table, turned
 
@@ -298,7 +301,7 @@ def page_sources(
     "Where each page comes from. Raises a `GemmaPeftError` when the run has executed nothing."
     executed = {p.stem: p for p in (run.path / "notebooks").glob("*.ipynb")}
     if not executed.keys() & {s.notebook for s in STAGES.values()}:
-        raise GemmaPeftError(f"{run.path / 'notebooks'} holds no executed notebook, so there is nothing to show. Run the pipeline first: `gemma-peft run --profile {run.profile}`")
+        raise GemmaPeftError(f"{run.path / 'notebooks'} holds no executed notebook, so there is nothing to show. Run the pipeline first: `{run.command()}`")
     found = {name: executed[name] if name in executed and name != "index" else root / "nbs" / f"{name}.ipynb" for name in pages(root)}
     if missing := [n for n, p in found.items() if not p.exists()]:
         raise GemmaPeftError(f"_quarto.yml names {', '.join(missing)}, and nbs/ has no such notebook. Take the line out of _quarto.yml, or add the notebook")
@@ -312,7 +315,9 @@ def write_pages(
 ) -> list[str]:       # pages written
     "The site's sources."
     sources, ini, here = page_sources(run, root), _settings(root), Path.cwd()
-    hidden = private((run.path, f"runs/{run.path.name}"), (root, ""))
+    words = [v for v in (run.profile, *flatten(run.config).values()) if isinstance(v, str)]
+    inputs = {Path(v): public(v) for v in words if Path(v).is_absolute() and is_local(v)}
+    hidden = private((run.path, f"runs/{run.path.name}"), (root, ""), *inputs.items())
     folder.mkdir(parents=True, exist_ok=True)
     try:
         os.chdir(root)                                                        # nbdev looks for settings.ini from the working folder up
@@ -343,6 +348,16 @@ def render(root: Path):
     if done.returncode: raise GemmaPeftError("quarto render failed:\n" + "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:]))
 
 # %% ../nbs/08a_site.ipynb #684e86cb
+@contextmanager
+def alone(root: Path):
+    "Hold the checkout's pages: two runs would mix theirs."
+    try:
+        with locks.hold(root / ".site.lock"): yield
+    except locks.Held as e:
+        who = f"process {e.holder['pid']} on {e.holder['host']}"
+        raise GemmaPeftError(f"Another `gemma-peft site` is at work in {root} ({who}). Wait until it has ended") from None
+    except locks.LockError as e: raise GemmaPeftError(f"{e}. Give yourself leave to write in {root}") from None
+
 def refuse(problems: list[str], what: str):
     "Raise a `GemmaPeftError` that lists the problems, where there are any."
     if problems: raise GemmaPeftError(f"{what}:\n" + "\n".join(f"  - {p}" for p in problems))
@@ -354,16 +369,22 @@ def build_site(
     "Sources of the site from a run's executed notebooks, and the site itself where Quarto is installed."
     root = checkout(root)
     _nbdev()
+    with alone(root): return _build(run, root)
+
+def _build(run: Run, root: Path) -> dict:
+    "What `build_site` does once nobody else builds one here."
     fresh = root / ".report.part"
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         names = write_pages(run, root, fresh)
-        shutil.rmtree(root / "report", ignore_errors=True); fresh.rename(root / "report")
+        shutil.rmtree(root / "report", ignore_errors=True)
+        fresh.rename(root / "report")
     finally: shutil.rmtree(fresh, ignore_errors=True)
     refuse(check_site(root), "The site's sources have problems")
     made = dict(pages=names, sources=root / "report", site=None)
     if quarto():
-        render(root); made["site"] = root / quarto_config(root)["project"]["output-dir"]
+        render(root)
+        made["site"] = root / quarto_config(root)["project"]["output-dir"]
         refuse(check_site(made["site"]), f"The site in {made['site'].name}/ must not be published")
         print(f"The site is in {made['site'].name}/. Look at it with `quarto preview`, or open {made['site'].name}/index.html")
     else: print(f"The {len(names)} pages are ready in report/. Quarto, which makes the site of them, is not installed: `pip install quarto-cli`, then `gemma-peft site` again")
