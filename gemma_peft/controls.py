@@ -65,7 +65,7 @@ def child_run(
     for split in ("train", "validation", "test"):
         if not (run.path / f"data/processed/{split}_processed.json").exists(): run.read_json(f"data/processed/{split}_processed.json")      # says what to do
     kept = {k: v for k, v in run.overrides.items() if k != "seeds" and not k.startswith(("controls.", "sweep."))}
-    child = ChildRun(run.path / name, run.profile, kept | (overrides or {}))
+    child = ChildRun(run.path / name, run.profile, kept | (overrides or {}), run.values)
     child.parent, child.name = run, name
     for folder in folders: mirror(run.path / folder, child.path / folder)
     child.write_json("run.json", child.describe())
