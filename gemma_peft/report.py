@@ -1026,7 +1026,8 @@ def trained_with(
 ) -> dict:    # qlora, galore -> commit, versions, hardware; None where it was not recorded
     "What trained the arms, from the records of their training: run.json is written anew by whoever opens the run."
     def told(arm):
-        metrics, made = arm_metrics(run, arm), stage_state(run, arm)["made_by"] or {}
+        metrics, made = arm_metrics(run, arm), stage_state(run, arm)["made_by"]
+        if not isinstance(made, dict): made = {}                            # a record of another version
         return {k: metrics.get(k) or made.get(k) for k in ("commit", "versions", "hardware")}
     return {arm: told(arm) for arm in ARMS}
 
