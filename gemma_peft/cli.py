@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['T4_GIB', 'app', 'Profile', 'Overrides', 'Named', 'parse_value', 'parse_overrides', 'parse_stages', 'check_request',
-           'lock_holder', 'locked', 'this_python', 'Execution', 'papermill_to', 'tidy', 'stop', 'our_errors', 'plain',
-           'explain', 'clock', 'read_progress', 'PlainLines', 'LiveLines', 'progress_lines', 'notebooks_folder', 'page',
-           'missing_stages', 'forget', 'sweep_leftovers', 'go_on', 'from_here', 'StageFailed', 'run_stage', 'has_page',
-           'run_pipeline', 'aligned', 'read_table', 'summary', 'stage_row', 'find_run', 'run_to_sweep', 'finding',
-           'check_machine', 'needs', 'memory_verdict', 'check_memory', 'gpu_gib', 'check_packages', 'check_disk',
-           'ask_hub', 'hub_names', 'check_hub', 'hub_answer', 'top', 'run_command', 'status_command', 'compare_command',
-           'doctor_command', 'settings_command', 'site_command', 'bench_command', 'sweep_command', 'export_command',
-           'controls_command', 'score_command', 'main']
+           'lock_holder', 'locked', 'this_python', 'Execution', 'papermill_to', 'tidy', 'interrupt', 'stop',
+           'our_errors', 'plain', 'of_the_system', 'last_words', 'explain', 'clock', 'read_progress', 'PlainLines',
+           'LiveLines', 'progress_lines', 'notebooks_folder', 'page', 'code_identity', 'names_of', 'needed', 'part_of',
+           'put_back', 'ran_before', 'resumed', 'missing_stages', 'forget', 'sweep_leftovers', 'go_on', 'from_here',
+           'StageFailed', 'run_stage', 'has_page', 'run_pipeline', 'screen', 'wrapped', 'aligned', 'read_table',
+           'summary', 'stage_row', 'known_runs', 'some_runs', 'find_run', 'run_to_sweep', 'finding', 'check_machine',
+           'needs', 'memory_verdict', 'check_memory', 'gpu_gib', 'check_packages', 'check_disk', 'ask_hub', 'hub_names',
+           'check_hub', 'hub_answer', 'top', 'run_command', 'status_command', 'compare_command', 'doctor_command',
+           'settings_command', 'site_command', 'bench_command', 'sweep_command', 'export_command', 'controls_command',
+           'score_command', 'main']
 
 # %% ../nbs/09_cli.ipynb #ce39001e
-import csv, importlib, json, os, pkgutil, re, shlex, shutil, signal, socket, sys, threading, time, tomllib, typing, urllib.error, urllib.request
+import csv, hashlib, importlib, json, os, pkgutil, re, shlex, shutil, signal, socket, sys, textwrap, threading, time, tomllib, typing, urllib.error, urllib.request
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -23,7 +25,7 @@ from typing import Annotated
 import typer
 
 import gemma_peft
-from .core import (LABELS, PROFILES, SOURCES, STAGES, ConfigError, GemmaPeftError, Run, flatten, hardware, hub_token, nearest, package_versions, repository_root,
+from .core import (LABELS, PROFILES, SOURCES, STAGES, ConfigError, GemmaPeftError, Run, file_hash, flatten, hardware, hub_token, nearest, package_versions, repository_root,
                              resolve, runs_folder, settings, stage_state, writing)
 
 # %% ../nbs/09_cli.ipynb #ab1dc122
@@ -141,29 +143,40 @@ class Execution(threading.Thread):
         source: Path,      # the notebook
         target: Path,      # where the executed one goes
         parameters: dict,  # values for its `parameters` cell
+        whole: bool = True,# False leaves out what ran before with the same code
     ):
         super().__init__(daemon=True)
-        self.source, self.target, self.parameters = Path(source), Path(target), parameters
+        self.source, self.target, self.parameters, self.whole = Path(source), Path(target), parameters, whole
         self.failed, self.log = self.target.with_suffix(".failed.ipynb"), self.target.with_name(f".{self.target.stem}.log")
+        self.prepared = self.target.with_name(f".{self.target.stem}.source.ipynb")
         self.error, self.managers, self.cell = None, [], 0
         self.ended = threading.Event()       # a Ctrl-C during Thread.join would count the thread as ended
 
     def run(self):
-        part = self.target.with_name(f".{self.target.stem}.part.ipynb")
+        part = part_of(self.target)
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
+            prepared = self.prepare()
             for old in (self.failed, self.log): old.unlink(missing_ok=True)
-            papermill_to(part, self); tidy(part, self.target)
+            papermill_to(prepared, part, self); tidy(part, self.target)
         except BaseException as e:
             self.error = e
             if part.exists(): tidy(part, self.failed)
         finally:
-            part.unlink(missing_ok=True); self.ended.set()
+            for p in (part, self.prepared): p.unlink(missing_ok=True)
             if self.log.exists() and not self.log.stat().st_size: self.log.unlink()
+            self.ended.set()
+
+    def prepare(self) -> Path:
+        "The notebook that papermill gets: the source, without what need not run again."
+        nb, identity = json.loads(self.source.read_text(encoding="utf-8")), code_identity(self.source)
+        nb = resumed(nb, {} if self.whole else ran_before(self.target, identity), identity)
+        self.prepared.write_text(json.dumps(nb), encoding="utf-8")
+        return self.prepared
 
 # %% ../nbs/09_cli.ipynb #ca3bb066
-def papermill_to(part: Path, job: Execution):
-    "Execute `job.source` into `part`; raises what stopped it."
+def papermill_to(source: Path, part: Path, job: Execution):
+    "Execute `source` into `part`; raises what stopped it."
     import logging, warnings
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     import papermill
@@ -171,7 +184,7 @@ def papermill_to(part: Path, job: Execution):
     manager = this_python(job.log); job.managers = manager.started
     def count(cell, cell_index): job.cell = cell_index + 1
     literal = lambda path: str(path).replace("{", "{{").replace("}", "}}")        # papermill formats its paths
-    papermill.execute_notebook(literal(job.source), literal(part), job.parameters, kernel_name="python3", language="python", progress_bar=False,
+    papermill.execute_notebook(literal(source), literal(part), job.parameters, kernel_name="python3", language="python", progress_bar=False,
                                start_timeout=300, kernel_manager_class=manager, on_cell_start=count)
 
 # %% ../nbs/09_cli.ipynb #81fd31e1
@@ -182,11 +195,22 @@ def tidy(
     "Write `part` to `target` without absolute paths in its metadata and without the hub token."
     text = part.read_text(encoding="utf-8")
     if token := hub_token(): text = text.replace(token, "(token)")
-    nb = json.loads(text)
+    nb = put_back(json.loads(text))
     nb["metadata"].setdefault("papermill", {}).update(input_path=target.name, output_path=target.name)
     with writing(target) as t: t.write_text(json.dumps(nb, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 # %% ../nbs/09_cli.ipynb #947a8c71
+def interrupt(
+    process,                           # a kernel's, as jupyter_client started it
+    windows: bool = os.name == "nt",   # whose rules count
+):
+    "Ask a kernel to stop, as Jupyter does; one that cannot be asked is ended."
+    if not windows: return process.send_signal(signal.SIGINT)
+    from jupyter_client import win_interrupt
+    event = getattr(process, "win32_interrupt_event", None)
+    if event is None: process.terminate()
+    else: win_interrupt.send_interrupt(event)
+
 def stop(
     job: Execution,
     patience: float = 15.,   # seconds the kernel has to stop by itself
@@ -194,7 +218,7 @@ def stop(
     "Interrupt a running notebook, then end its kernel."
     kernels = [m.provisioner.process for m in job.managers if m.provisioner and m.provisioner.process]
     try:
-        for k in kernels: k.send_signal(signal.SIGINT)
+        for k in kernels: interrupt(k)
         if kernels: job.ended.wait(patience)
     finally:                                                              # a second Ctrl-C ends the waiting
         for k in kernels:
@@ -214,20 +238,43 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 # %% ../nbs/09_cli.ipynb #1d2913be
+def of_the_system(name: str, text: str) -> str:
+    "What a person can do about an error of disk, memory or installation, by its class's name and text; \"\" for other errors."
+    if re.search(r"No space left|Disk quota|os error 28|unexpected pos \d", text):
+        return f"the disk is full ({text[:160]}). Free some space; what is finished is kept"
+    if re.search(r"Permission denied|Read-only file system|Operation not permitted", text):
+        return f"a file cannot be written ({text[:200]}). Give this user the right to write there, or choose another folder with --out"
+    if name in ("ModuleNotFoundError", "ImportError") and "No module named" in text:
+        package = text.split("'")[1].split(".")[0] if "'" in text else "gemma_peft"
+        return f"the package {package} is missing; install it: pip install {package}"
+    if name == "MemoryError":
+        return "the machine's memory is full: close other programs, or use a smaller `--set training.micro_batch_size=...`"
+    return ""
+
+# %% ../nbs/09_cli.ipynb #1d2913c1
+def last_words(log: Path, lines: int = 8) -> str:
+    "The end of what a kernel printed, as a paragraph; empty where it printed nothing."
+    said = log.read_text(errors="replace").splitlines()[-lines:] if log.is_file() else []
+    return "\n\nThe last it said:\n  " + "\n  ".join(said) if said else ""
+
 def explain(
     error: BaseException,   # what stopped the notebook
     log: Path,              # what its kernel printed
 ) -> str:                   # a person's message
     "Why a notebook stopped."
-    if name := getattr(error, "ename", ""):
-        if name in our_errors(): return error.evalue
+    name, text = getattr(error, "ename", ""), getattr(error, "evalue", "") or str(error)
+    if name in our_errors(): return text
+    if known := of_the_system(name or type(error).__name__, text): return known
+    if name:
         trace = [line for line in plain("\n".join(error.traceback)).splitlines() if line.strip()]
-        return "\n".join([f"{name}: {error.evalue}", "", f"in cell {error.exec_count} of the notebook; its traceback ends with", *("  " + t for t in trace[-12:])])
-    if "Dead" in type(error).__name__:
-        said = "\n  ".join(log.read_text(errors="replace").splitlines()[-8:]) if log.exists() else ""
-        return ("its Python process was ended from outside. Most often the machine ran out of memory: close other programs, or use a smaller "
-                "`--set training.micro_batch_size=...`" + (f"\n\nThe last it said:\n  {said}" if said else ""))
-    return f"{type(error).__name__}: {error}"
+        return "\n".join([f"{name}: {text}", "", f"in cell {error.exec_count} of the notebook; its traceback ends with",
+                          *("  " + t for t in trace[-12:])])
+    if "Dead" in type(error).__name__ or "Kernel died" in text:
+        return ("its Python process was ended from outside. Most often the machine ran out of memory: close other programs, or use a "
+                "smaller `--set training.micro_batch_size=...`" + last_words(log))
+    if "Kernel didn't respond" in text or isinstance(error, TimeoutError):
+        return "its Python process did not start within five minutes. The machine may be very busy: try again" + last_words(log)
+    return f"{type(error).__name__}: {text}" + last_words(log)
 
 # %% ../nbs/09_cli.ipynb #f0226046
 def clock(seconds: float) -> str:
@@ -282,6 +329,102 @@ def notebooks_folder() -> Path:
 def page(run: Run, stage: str) -> Path:
     "The executed notebook of a stage."
     return run.path / f"notebooks/{STAGES[stage].notebook}.ipynb"
+
+# %% ../nbs/09_cli.ipynb #e4b3f6eb
+def code_identity(source: Path) -> str:
+    "A hash of what a notebook's examples and tests depend on: its cells, our modules, the packages, Python and the GPUs."
+    here = json.dumps([package_versions(), sys.version, hardware()["gpus"]], sort_keys=True)
+    files = [source, *sorted(Path(gemma_peft.__file__).parent.rglob("*.py"))]
+    return hashlib.sha256("".join([here, *map(file_hash, files)]).encode()).hexdigest()[:16]
+
+# %% ../nbs/09_cli.ipynb #1965c0ba
+def names_of(code: str) -> tuple[set, set]:   # names it binds, names it takes from other cells
+    "What a cell gives and takes."
+    import ast, symtable
+    from IPython.core.inputtransformer2 import TransformerManager
+    binds, takes = set(), set()
+    def inner(table): return [x for child in table.get_children() for x in (child, *inner(child))]
+    for statement in ast.parse(TransformerManager().transform_cell(code)).body:
+        table = symtable.symtable(ast.unparse(statement), "cell", "exec")
+        names = table.get_symbols(); inside = [s for t in inner(table) for s in t.get_symbols() if s.is_global()]
+        bound = {s.get_name() for s in names if s.is_assigned() or s.is_imported()} | {s.get_name() for s in inside if s.is_assigned()}
+        used = {s.get_name() for s in names if s.is_referenced()} | {s.get_name() for s in inside}
+        own = bound if isinstance(statement, (ast.FunctionDef, ast.ClassDef)) else set()       # it may call itself
+        again = bound if isinstance(statement, ast.AugAssign) else set()
+        takes |= (used | again) - binds - own; binds |= bound
+    return binds, takes
+
+# %% ../nbs/09_cli.ipynb #463bf74e
+def needed(
+    cells: list[str],    # the code cells of a notebook, in order
+    wanted: set[int],    # those that must run
+) -> set[int]:           # and with them those that they rest on
+    "The cells that must run, so that those that are wanted find every name as in the whole notebook."
+    given, taken = zip(*map(names_of, cells))
+    def maker(name, i):
+        "The last cell before `i` that binds a name; else the first after it, for a function that looks its names up later."
+        makers = [j for j, names in enumerate(given) if name in names and j != i]
+        return next((j for j in reversed(makers) if j < i), makers[0] if makers else i)
+    keep = set(wanted)
+    while more := {maker(name, i) for i in keep for name in taken[i]} - keep: keep |= more
+    return keep
+
+# %% ../nbs/09_cli.ipynb #2496c218
+def part_of(target: Path) -> Path:
+    "Where an executed notebook grows until it is whole."
+    return target.with_name(f".{target.stem}.part.ipynb")
+
+def _finished(cell: dict) -> bool:
+    "Whether an executed cell ran to its end without an error."
+    marks = cell["metadata"].get("papermill", {})
+    wrong = marks.get("exception") or any(o.get("output_type") == "error" for o in cell.get("outputs", []))
+    return cell["cell_type"] == "code" and marks.get("status") == "completed" and not wrong
+
+def put_back(nb: dict) -> dict:
+    "A notebook with the cells that were left out, as they ran before."
+    return nb | dict(cells=[c["metadata"].get("ran_before", c) for c in nb["cells"]])
+
+def ran_before(
+    target: Path,     # the page of a stage
+    identity: str,    # of `code_identity`
+) -> dict:            # id -> the executed cell
+    "The cells that ran to their end when the stage was tried or done before with the same code."
+    failed = target.with_suffix(".failed.ipynb")
+    for path in (part_of(target), failed, target):
+        try: nb = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError): continue
+        about = nb.get("metadata", {}).get("gemma_peft", {})
+        if about.get("code") != identity or (path == failed and about.get("left_out")): continue      # what failed so runs whole
+        return {c["id"]: c for c in put_back(nb)["cells"] if _finished(c)}
+    return {}
+
+# %% ../nbs/09_cli.ipynb #3b6ad41c
+def _must_run(cell: dict) -> bool:
+    "Exports, the parameters and the run's own part."
+    first = "".join(cell["source"]).split("\n\n")[0]
+    return "parameters" in cell["metadata"].get("tags", []) or bool(re.search(r"^#\|\s*(exports?|notest)\b", first, re.M))
+
+def resumed(
+    nb: dict,         # the notebook to run
+    before: dict,     # of `ran_before`
+    identity: str,    # of `code_identity`
+) -> dict:            # the notebook to hand to papermill
+    "The notebook without what ran before, in so far as nothing that is to run needs it."
+    code = [c for c in nb["cells"] if c["cell_type"] == "code"]
+    must = {i for i, c in enumerate(code) if c.get("id") not in before or _must_run(c)}
+    keep = needed(["".join(c["source"]) for c in code], must) if before else must
+    out = {c["id"] for i, c in enumerate(code) if i not in keep}
+    def aside(c): return dict(cell_type="raw", id=c["id"], metadata=dict(ran_before=before[c["id"]]), source=[])
+    cells = [aside(c) if c.get("id") in out else c for c in nb["cells"]]
+    if out: cells.insert(1, _left_out_note(out, before))
+    return nb | dict(cells=cells, metadata=nb["metadata"] | dict(gemma_peft=dict(code=identity, left_out=len(out))))
+
+def _left_out_note(out: set, before: dict) -> dict:
+    "What the page's head says of cells that were left out."
+    when = min(before[i]["metadata"]["papermill"]["end_time"] for i in out)[:16].replace("T", " ")
+    text = (f"> **Resumed.** {len(out)} cells of this page, its examples and self-tests, ran to their end on {when} UTC with this very "
+            "code and these packages. They were left out this time, and their outputs are of then. `gemma-peft run --force` runs them too.")
+    return dict(cell_type="markdown", id="left-out", metadata={}, source=text)
 
 # %% ../nbs/09_cli.ipynb #121746e3
 def missing_stages(
@@ -379,19 +522,63 @@ def run_pipeline(
     return ran
 
 # %% ../nbs/09_cli.ipynb #9d6f7003
+def screen() -> int | None:
+    "Columns of the terminal, or of COLUMNS where that is set; None for a file or a pipe, which take lines of any length."
+    told = os.environ.get("COLUMNS", "").isdigit()
+    return max(40, shutil.get_terminal_size().columns) if told or sys.stdout.isatty() else None
+
+def wrapped(
+    text: str,             # one line
+    width: int | None,     # columns; None leaves it as it is
+    indent: str = "    ",  # of the lines after the first
+) -> str:
+    "A line broken between words."
+    if width is None or len(text) <= width: return text
+    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+# %% ../nbs/09_cli.ipynb #9d6f7011
+def _shown(value) -> str: return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+def _is_number(value) -> bool: return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+def _grid(
+    rows: list[dict],
+    names: list,       # the columns to show
+) -> list[str]:        # a header, then a line a row
+    "Columns side by side, numbers to the right."
+    columns = []
+    for name in names:
+        cells = [name, *(_shown(r[name]) for r in rows)]; width = max(map(len, cells))
+        columns.append([c.rjust(width) if any(_is_number(r[name]) for r in rows) else c.ljust(width) for c in cells])
+    return ["  ".join(line).rstrip() for line in zip(*columns)]
+
+# %% ../nbs/09_cli.ipynb #9d6f7012
+def _blocks(rows: list[dict], names: list, width: int) -> list[list]:
+    "The columns in groups that fit, each beginning with the first column."
+    groups, first = [], names[0]
+    for name in names[1:]:
+        if groups and max(map(len, _grid(rows, [*groups[-1], name]))) <= width: groups[-1].append(name)
+        else: groups.append([first, name])
+    return groups or [[first]]
+
 def aligned(
-    rows: list[dict],   # all with the same keys
+    rows: list[dict],           # all with the same keys
+    width: int | None = None,   # columns there are; None: as many as it takes
 ) -> str:
     "Rows as text: a header, then columns, numbers to the right."
-    number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)
-    show = lambda v: "" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v)
-    columns = []
-    for name in rows[0]:
-        cells = [show(r[name]) for r in rows]; width = max(map(len, [name, *cells]))
-        right = any(number(r[name]) for r in rows)
-        columns.append([c.rjust(width) if right else c.ljust(width) for c in [name, *cells]])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*columns))
+    names = list(rows[0]); lines = _grid(rows, names)
+    if width is None or max(map(len, lines)) <= width: return "\n".join(lines)
+    if any(_is_number(r[names[-1]]) for r in rows) or len(names) == 1:
+        return "\n\n".join("\n".join(_grid(rows, group)) for group in _blocks(rows, names, width))
+    texts = [names[-1], *(_shown(r[names[-1]]) for r in rows)]
+    left = aligned([{k: r[k] for k in names[:-1]} for r in rows], width).splitlines()
+    if len(left) != len(texts): return "\n\n".join("\n".join(_grid(rows, group)) for group in _blocks(rows, names, width))
+    room, edge = width - max(map(len, left)) - 2, max(map(len, left)) + 2
+    if room >= 30: return "\n".join(wrapped(f"{l:<{edge}}{t}".rstrip(), width, " " * edge) for l, t in zip(left, texts))
+    return "\n".join(l + ("\n" + textwrap.fill(t, width, initial_indent="    ", subsequent_indent="    ") if t else "")
+                     for l, t in zip(left, ["", *texts[1:]]))
 
+# %% ../nbs/09_cli.ipynb #9d6f7013
 def read_table(path: Path) -> list[dict]:
     "A CSV file's rows, numbers as numbers."
     with open(path, encoding="utf-8", newline="") as f: return [{k: parse_value(v) for k, v in row.items()} for row in csv.DictReader(f)]
@@ -402,11 +589,12 @@ def summary(
     seconds: float,     # this command took
 ) -> str:
     "What a person wants to see at the end: the table, the warnings, where everything is."
+    width = screen()
     table = run.path / "results/metrics/comparison_table.csv"
-    warnings = [f"  {s}: {w}" for s in STAGES for w in stage_state(run, s)["warnings"]]
+    warnings = [wrapped(f"  {s}: {w}", width) for s in STAGES for w in stage_state(run, s)["warnings"]]
     report = [(name, p) for name, p in dict(Report=page(run, "report"), Summary=run.path / "results/summary_report.txt", Plots=run.path / "results/plots").items() if p.exists()]
     from gemma_peft.report import COLUMNS             # those a person reads first; intervals stand in the report
-    parts = [aligned([{k: r[k] for k in COLUMNS if k in r} for r in read_table(table)])] if table.exists() and stage_state(run, "report")["done"] else []
+    parts = [aligned([{k: r[k] for k in COLUMNS if k in r} for r in read_table(table)], width)] if table.exists() and stage_state(run, "report")["done"] else []
     parts += ["\n".join(["Warnings", *warnings])] if warnings else []
     parts += ["\n".join([f"Time     {clock(seconds)}", f"Run      {from_here(run.path)}", *(f"{name:<8} {from_here(p)}" for name, p in report)])]
     return "\n\n".join(parts)
@@ -430,16 +618,31 @@ def stage_row(
     return dict(stage=stage, state=state, time="" if seconds is None else clock(seconds), note=note)
 
 # %% ../nbs/09_cli.ipynb #0516ef9b
+def known_runs() -> list[Path]:
+    "The folders of all runs where runs lie, the newest last."
+    def touched(folder): return max(f.stat().st_mtime for f in [folder / "run.json", *folder.glob("stages/*.json")])
+    return sorted((p.parent for p in runs_folder().glob("*/run.json")), key=touched)
+
+def some_runs(
+    name: str,       # what was asked for; "" for nothing
+    most: int = 5,   # names listed
+) -> str:
+    "A sentence on the runs there are: those that are called alike, else the newest."
+    names = [p.name for p in reversed(known_runs())]
+    if not names: return " There is none yet; make one with `gemma-peft run`"
+    alike = [x for x in names if name and name in x][:most] or names[:most]
+    rest = f", and {len(names) - len(alike)} more in {from_here(runs_folder())}" if len(names) > len(alike) else ""
+    return f" There are {', '.join(alike)}{rest}.{nearest(name, names)}"
+
 def find_run(
     name: str = "",   # a folder, a name in runs/, or nothing
 ) -> Run:
-    "The run that is meant. Raises a GemmaPeftError that lists the runs there are."
-    runs = sorted((p.parent for p in runs_folder().glob("*/run.json")), key=lambda p: max(f.stat().st_mtime for f in [p / "run.json", *p.glob("stages/*.json")]))
+    "The run that is meant. Raises a GemmaPeftError that names some of the runs there are."
+    runs = known_runs()
     if not name and runs: return Run.load(runs[-1])
-    for folder in (Path(name).expanduser(), runs_folder() / name):
+    for folder in (given_folder(name), runs_folder() / name):
         if name and (folder / "run.json").exists(): return Run.load(folder)
-    there = f" There are {', '.join(p.name for p in runs)}.{nearest(name, [p.name for p in runs])}" if runs else " There is none yet; make one with `gemma-peft run`"
-    raise GemmaPeftError((f"{name} is no run." if name else f"No run in {runs_folder()}.") + there)
+    raise GemmaPeftError((f"{name} is no run." if name else f"No run in {runs_folder()}.") + some_runs(name))
 
 # %% ../nbs/09_cli.ipynb #10b47271
 def run_to_sweep(
