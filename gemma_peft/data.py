@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['CONTROL_TOKENS', 'ROLES', 'MAPPINGS', 'COLUMNS', 'FORMATS', 'SPLITS', 'SAMPLE_FILES', 'STATISTICS', 'Rejected',
            'to_messages', 'JsonRows', 'read_rows', 'read_source', 'inspect_rows', 'fold', 'repeats', 'words',
-           'ngram_hashes', 'boilerplate', 'prompt_keys', 'HeldOut', 'audit', 'language', 'load_from_model',
-           'load_tokenizer', 'length_rule', 'Stream', 'select', 'quantiles', 'describe_samples', 'write_rows',
-           'prepare_data']
+           'ngram_hashes', 'boilerplate', 'prompt_keys', 'HeldOut', 'audit', 'language', 'length_rule', 'Stream',
+           'select', 'quantiles', 'describe_samples', 'write_rows', 'prepare_data']
 
 # %% ../nbs/01_data.ipynb #675ae287
 import array, gzip, hashlib, io, itertools, json, math, random, re, tempfile, unicodedata, zlib
@@ -15,7 +14,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from .core import GemmaPeftError, Run, hub_token, nearest, stage
+from .base import check_base, load_from_model, load_tokenizer
+from .core import ConfigError, GemmaPeftError, Run, hub_token, nearest, stage
 
 # %% ../nbs/01_data.ipynb #ea99e157
 @dataclass(unsafe_hash=True)
@@ -420,36 +420,6 @@ def language(
     best, second = sorted(score, key=score.get, reverse=True)[:2]
     return best if score[best] > max(score[second], 1) else "Latin, unsure"
 
-# %% ../nbs/01_data.ipynb #abeba79c
-def load_from_model(
-    run: Run,
-    what,       # a transformers class, such as AutoTokenizer
-    **kwargs,   # more for its `from_pretrained`
-):
-    "`what` of the run's base model. One that is unreachable, gated or missing becomes one GemmaPeftError, with a remedy."
-    name, token = run.model_dir(), hub_token()
-    try: return what.from_pretrained(name, revision=run.config.model.revision, token=token, **kwargs)
-    except (ImportError, RuntimeError): raise      # a missing package names itself; a full GPU is for the trainer to mend
-    except Exception as e:
-        text, local = " ".join(str(e).split())[:300], "give a local folder: `--set model.id=/path/to/model`"
-        if token: text = text.replace(token, "…")
-        said = text.lower()
-        if any(w in said for w in ("gated", "401", "403")): remedy = f"Accept its terms at https://huggingface.co/{name}, then `hf auth login` or `export HF_TOKEN=...`"
-        elif any(w in said for w in ("connect", "offline", "timed out")): remedy = f"Connect to the network, or {local}"
-        else: remedy = f"Check the id, such as google/gemma-3-1b-it, or {local}"
-        raise GemmaPeftError(f"model.id = {run.config.model.id!r} cannot be loaded ({type(e).__name__}: {text}). {remedy}") from None
-
-# %% ../nbs/01_data.ipynb #bb38bad9
-def load_tokenizer(run: Run):
-    "The base model's tokenizer. Raises GemmaPeftError when it cannot be had or is not a Gemma 3 one."
-    from transformers import AutoTokenizer
-    tokenizer = load_from_model(run, AutoTokenizer)
-    missing = [t for t in ("<bos>", "<eos>", "<pad>", "<start_of_turn>", "<end_of_turn>") if t not in tokenizer.get_vocab()]
-    if not tokenizer.chat_template: missing.append("chat template")
-    if missing: raise GemmaPeftError(f"model.id = {run.config.model.id!r}: its tokenizer has no {', '.join(missing)}; "
-                                     "it must be a Gemma 3 one: `--set model.id=google/gemma-3-1b-it`")
-    return tokenizer
-
 # %% ../nbs/01_data.ipynb #03e170c6
 def length_rule(
     tokenizer,          # with Gemma's template
@@ -600,6 +570,7 @@ STATISTICS = "data/samples/dataset_stats.json"
 @stage("data", result=lambda run: run.read_json(STATISTICS))
 def prepare_data(run: Run) -> dict:
     "Write the run's samples and their statistics; returns the statistics. Raises GemmaPeftError with a remedy."
+    if problems := check_base(run): raise ConfigError(problems)
     data, steps = run.config.data, itertools.count(1)
     total = 2 * len(MAPPINGS) + len(SPLITS) * (len(MAPPINGS) + 1)
     tell = lambda text: run.progress(min(next(steps), total), total, text)

@@ -4,21 +4,20 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'COMPILE_STEPS', 'SHARED_GIB', 'DEFINITIONS', 'choose_precision', 'choose_attention', 'compute_settings',
-           'quiet', 'load_base', 'load_model', 'free_memory', 'linear_layers', 'freeze_all_but_linear', 'to_dataset',
-           'NonFiniteLoss', 'make_trainer_class', 'current_peak_gib', 'StepRows', 'PackCollator',
-           'make_packed_trainer_class', 'halve', 'shrink', 'optimiser_steps', 'training_arguments', 'find_checkpoint',
-           'choose_mode', 'choose_compile', 'progress_line', 'predicted_memory', 'check_prediction', 'fit',
-           'gpu_shared', 'training_metrics', 'hidden_and_targets', 'head_logits', 'reference_loss', 'mean_loss',
-           'validation_loss', 'plan_training']
+           'load_base', 'load_model', 'free_memory', 'to_dataset', 'NonFiniteLoss', 'make_trainer_class',
+           'current_peak_gib', 'StepRows', 'PackCollator', 'make_packed_trainer_class', 'halve', 'shrink',
+           'optimiser_steps', 'training_arguments', 'find_checkpoint', 'choose_mode', 'choose_compile', 'progress_line',
+           'predicted_memory', 'check_prediction', 'fit', 'gpu_shared', 'training_metrics', 'hidden_and_targets',
+           'head_logits', 'reference_loss', 'mean_loss', 'validation_loss', 'plan_training']
 
 # %% ../nbs/03_training.ipynb #00318873
-import gc, hashlib, json, logging, math, os, shutil, time, warnings
+import gc, hashlib, json, math, os, shutil, time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from .base import freeze_all_but_linear, linear_layers, load_adapter, load_checked, load_from_model, load_tokenizer, quiet
 from .core import GemmaPeftError, MemoryMeter, Run, hardware, package_versions, stage, stage_settings, writing
-from .data import load_from_model, load_tokenizer
 from .templating import labels
 
 # %% ../nbs/03_training.ipynb #9575b2fb
@@ -51,14 +50,6 @@ def compute_settings(run: Run) -> dict:
     return dict(device="cpu" if capability is None else "cuda", dtype=dtype, dtype_reason=why_dtype, attention=attention, attention_reason=why_attention)
 
 # %% ../nbs/03_training.ipynb #231a95ed
-def quiet():
-    "No bars for reading and writing weights, and none of the notices that tell a reader nothing."
-    from transformers.utils import logging as transformers_logging
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()                                # "missing lm_head": it is tied to the embedding
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)                 # "no CPU kernel from the hub": the built-in one serves
-    warnings.filterwarnings("ignore", message=".*activation_checkpointing.*", category=FutureWarning)   # a name that 5.17 does not have yet
-
 def load_base(
     run: Run,
     quantised: bool = False,    # weights of the linear layers in 4 bits (bitsandbytes), the embedding's as qlora.embedding_bits has it
@@ -96,31 +87,16 @@ def load_model(
     if name not in MODELS: raise GemmaPeftError(f"model {name!r} must be one of base, {', '.join(MODELS)}")
     folder = run.path / MODELS[name]
     if not folder.is_dir(): raise GemmaPeftError(f"{folder} is missing; train it with `gemma-peft run --stages {'hybrid' if name == 'soup' else name}`")
-    if name == "qlora":
-        from peft import PeftModel
-        return PeftModel.from_pretrained(load_base(run, quantised=True), str(folder)).eval()
+    if name == "qlora": return load_adapter(load_base(run, quantised=True), folder)
     quiet(); s = compute_settings(run)
-    return AutoModelForCausalLM.from_pretrained(str(folder), dtype=getattr(torch, s["dtype"]), attn_implementation=s["attention"], device_map={"": s["device"]}).eval()
+    return load_checked(AutoModelForCausalLM, str(folder), dtype=getattr(torch, s["dtype"]),
+                        attn_implementation=s["attention"], device_map={"": s["device"]}).eval()
 
 def free_memory():
     "Give back what unused models held."
     import torch
     gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
-
-# %% ../nbs/03_training.ipynb #254c0299
-def linear_layers(
-    model,          # a causal language model, with or without adapters
-) -> list[str]:     # names of modules, as the bare model calls them
-    "The linear layers that both arms train: all but the output head and the adapters' own."
-    import torch
-    names = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and not n.endswith("lm_head") and "lora_" not in n]
-    return [n.removeprefix("base_model.model.").removesuffix(".base_layer") for n in names]
-
-def freeze_all_but_linear(model):
-    "Leave only the weights of `linear_layers(model)` trainable."
-    wanted = {f"{n}.weight" for n in linear_layers(model)}
-    for name, p in model.named_parameters(): p.requires_grad_(name in wanted)
 
 # %% ../nbs/03_training.ipynb #f8ee40ac
 def to_dataset(
