@@ -1156,7 +1156,7 @@ def help_command(context: typer.Context, command: Annotated[str, typer.Argument(
     if not command: typer.echo(top.get_help()); return
     if (found := top.command.get_command(top, command)) is None:
         raise ConfigError([f"{command} is no command; there are {', '.join(top.command.commands)}.{nearest(command, top.command.commands)}"])
-    with found.make_context(f"{top.info_name} {command}", [], parent=None, resilient_parsing=True) as its: typer.echo(its.get_help())
+    with found.make_context(command, [], parent=top, resilient_parsing=True) as its: typer.echo(its.get_help())
 
 # %% ../nbs/09_cli.ipynb #3e4b9622
 def main(arguments: list[str] | None = None):
