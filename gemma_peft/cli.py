@@ -4,21 +4,22 @@
 
 # %% auto #0
 __all__ = ['T4_GIB', 'app', 'Profile', 'Overrides', 'Unset', 'Named', 'parse_value', 'unreadable', 'parse_overrides',
-           'parse_stages', 'check_request', 'check_process', 'check_trackers', 'this_python', 'Execution',
-           'papermill_to', 'tidy', 'interrupt', 'stop', 'our_errors', 'plain', 'of_the_system', 'last_words', 'explain',
-           'clock', 'read_progress', 'PlainLines', 'LiveLines', 'progress_lines', 'notebooks_folder', 'page',
-           'code_identity', 'names_of', 'needed', 'part_of', 'put_back', 'ran_before', 'resumed', 'makers', 'unmade',
-           'missing_stages', 'forget', 'sweep_leftovers', 'StageFailed', 'run_stage', 'has_page', 'run_pipeline',
-           'screen', 'wrapped', 'wrapped_lines', 'aligned', 'read_table', 'summary', 'working', 'stage_row',
-           'stage_rows', 'known_runs', 'some_runs', 'find_run', 'given_folder', 'meant_by', 'run_to_sweep', 'finding',
-           'gpu_words', 'check_machine', 'needs', 'memory_verdict', 'check_memory', 'gpu_gib', 'check_packages',
-           'check_disk', 'check_model', 'check_records', 'check_tracking', 'ask_hub', 'hub_names', 'check_hub',
-           'hub_answer', 'examine', 'finding_lines', 'top', 'take_up', 'run_command', 'status_command',
-           'compare_command', 'doctor_command', 'settings_command', 'site_command', 'bench_command', 'sweep_command',
-           'export_command', 'controls_command', 'score_command', 'help_command', 'main']
+           'parse_stages', 'check_request', 'check_process', 'check_trackers', 'this_python', 'code_identity',
+           'statements', 'in_order', 'names_of', 'imports_of', 'needed', 'part_of', 'put_back', 'ran_before',
+           'must_run', 'resumed', 'Execution', 'papermill_to', 'tidy', 'interrupt', 'stop', 'our_errors', 'plain',
+           'of_the_system', 'last_words', 'explain', 'clock', 'read_progress', 'PlainLines', 'LiveLines',
+           'progress_lines', 'notebooks_folder', 'page', 'has_page', 'makers', 'unmade', 'missing_stages', 'forget',
+           'sweep_leftovers', 'StageFailed', 'run_stage', 'run_pipeline', 'screen', 'wrapped', 'wrapped_lines',
+           'aligned', 'read_table', 'summary', 'working', 'stage_row', 'stage_rows', 'given_folder', 'known_runs',
+           'some_runs', 'find_run', 'meant_by', 'run_to_sweep', 'finding', 'gpu_words', 'check_machine', 'needs',
+           'memory_verdict', 'check_memory', 'gpu_gib', 'check_packages', 'check_disk', 'check_model', 'check_records',
+           'check_tracking', 'ask_hub', 'hub_names', 'check_hub', 'hub_answer', 'examine', 'finding_lines', 'top',
+           'take_up', 'run_command', 'status_command', 'compare_command', 'doctor_command', 'settings_command',
+           'site_command', 'bench_command', 'sweep_command', 'export_command', 'controls_command', 'score_command',
+           'help_command', 'main']
 
 # %% ../nbs/09_cli.ipynb #ce39001e
-import csv, hashlib, importlib, json, os, pkgutil, re, shlex, shutil, signal, sys, textwrap, threading, time, tomllib, typing, urllib.error, urllib.request
+import ast, csv, hashlib, importlib, json, os, pkgutil, re, shlex, shutil, signal, symtable, sys, textwrap, threading, time, tomllib, typing, urllib.error, urllib.request
 from contextlib import suppress
 from fnmatch import fnmatch
 from importlib.util import find_spec
@@ -125,6 +126,134 @@ def this_python(
             self.started.append(self)
             with open(log, "ab") as f: return super().start_kernel(**kwargs, stdout=os.dup(f.fileno()), stderr=os.dup(f.fileno()))
     return ThisPython
+
+# %% ../nbs/09_cli.ipynb #e4b3f6eb
+def code_identity(source: Path) -> str:
+    "A hash of what a notebook's examples and tests depend on: its cells, our modules, the packages, Python and the GPUs."
+    here = json.dumps([package_versions(), sys.version, hardware()["gpus"]], sort_keys=True)
+    files = [source, *sorted(Path(gemma_peft.__file__).parent.rglob("*.py"))]
+    return hashlib.sha256("".join([here, *map(file_hash, files)]).encode()).hexdigest()[:16]
+
+# %% ../nbs/09_cli.ipynb #1965c0ba
+def statements(code: str) -> list:
+    "The statements of a cell, magics and all."
+    from IPython.core.inputtransformer2 import TransformerManager
+    return ast.parse(TransformerManager().transform_cell(code)).body
+
+def in_order(body: list) -> list:
+    "Statements as they run: of an `if`, `for`, `with` or `try` its head, then its parts."
+    found = []
+    for s in body:
+        if isinstance(s, (ast.If, ast.While)): found.append(ast.Expr(s.test))
+        elif isinstance(s, ast.For): found.append(ast.Assign([s.target], s.iter))
+        elif isinstance(s, ast.With):
+            found += [ast.Assign([i.optional_vars], i.context_expr) if i.optional_vars else ast.Expr(i.context_expr) for i in s.items]
+        elif not isinstance(s, ast.Try): found.append(s); continue
+        for part in ("body", "handlers", "orelse", "finalbody"):
+            inside = getattr(s, part, [])
+            found += in_order([x for h in inside for x in h.body] if part == "handlers" else inside)
+    return found
+
+# %% ../nbs/09_cli.ipynb #5fa1c002
+def names_of(code: str) -> tuple[set, set]:   # names it binds, names it takes from other cells
+    "What a cell gives and takes."
+    binds, takes = set(), set()
+    def inner(table): return [x for child in table.get_children() for x in (child, *inner(child))]
+    for statement in in_order(statements(code)):
+        table = symtable.symtable(ast.unparse(ast.fix_missing_locations(statement)), "cell", "exec")
+        names = table.get_symbols(); inside = [s for t in inner(table) for s in t.get_symbols() if s.is_global()]
+        bound = {s.get_name() for s in names if s.is_assigned() or s.is_imported()} | {s.get_name() for s in inside if s.is_assigned()}
+        used = {s.get_name() for s in names if s.is_referenced()} | (bound if isinstance(statement, ast.AugAssign) else set())
+        takes |= (used | {s.get_name() for s in inside} - bound) - binds           # a function may name itself
+        binds |= bound
+    return binds, takes
+
+# %% ../nbs/09_cli.ipynb #463bf74e
+def imports_of(code: str) -> dict:     # name -> the statement that imports it
+    "What a cell imports."
+    found = {}
+    for statement in statements(code):
+        if isinstance(statement, (ast.Import, ast.ImportFrom)):
+            found |= {(a.asname or a.name).split(".")[0]: ast.unparse(statement) for a in statement.names}
+    return found
+
+def needed(
+    cells: list[str],           # the code cells of a notebook, in order
+    wanted: set[int],           # those that must run
+) -> tuple[set[int], list]:     # those that must run with them; imports from cells that need not
+    "What must run so that the cells that are wanted find every name as in the whole notebook."
+    given, taken = zip(*map(names_of, cells))
+    brought = [imports_of(c) for c in cells]
+    def maker(name, i):
+        "The last cell before `i` that binds a name; else the first after it, for a function that looks its names up later."
+        makers = [j for j, names in enumerate(given) if name in names and j != i]
+        return next((j for j in reversed(makers) if j < i), makers[0] if makers else i)
+    keep = set(wanted)
+    def asked(): return {(maker(name, i), name) for i in keep for name in taken[i]}
+    while more := {j for j, name in asked() if name not in brought[j]} - keep: keep |= more
+    return keep, sorted({brought[j][name] for j, name in asked() if j not in keep})
+
+# %% ../nbs/09_cli.ipynb #2496c218
+def part_of(target: Path) -> Path:
+    "Where an executed notebook grows until it is whole."
+    return target.with_name(f".{target.stem}.part.ipynb")
+
+def _finished(cell: dict) -> bool:
+    "Whether an executed cell ran to its end without an error."
+    marks = cell["metadata"].get("papermill", {})
+    wrong = marks.get("exception") or any(o.get("output_type") == "error" for o in cell.get("outputs", []))
+    return cell["cell_type"] == "code" and marks.get("status") == "completed" and not wrong
+
+def put_back(nb: dict) -> dict:
+    "A notebook with the cells that were left out, as they ran before."
+    return nb | dict(cells=[c["metadata"].get("ran_before", c) for c in nb["cells"] if not c["metadata"].get("passing")])
+
+def ran_before(
+    target: Path,     # the page of a stage
+    identity: str,    # of `code_identity`
+) -> dict:            # id -> the executed cell
+    "The cells that ran to their end when the stage was tried or done before with the same code."
+    failed = target.with_suffix(".failed.ipynb")
+    for path in (part_of(target), failed, target):
+        try: nb = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError): continue
+        about = nb.get("metadata", {}).get("gemma_peft", {})
+        if about.get("code") != identity or (path == failed and about.get("left_out")): continue      # what failed so runs whole
+        return {c["id"]: c for c in put_back(nb)["cells"] if _finished(c)}
+    return {}
+
+# %% ../nbs/09_cli.ipynb #3b6ad41c
+def must_run(cells: list[dict]) -> set[int]:
+    "Of the code cells: the parameters, what is exported, the run's own part, and the hidden cell of imports."
+    def has(c, marks): return re.search(rf"^#\|\s*({marks})\b(?!_)", "".join(c["source"]), re.M)
+    hidden = next((i for i, c in enumerate(cells) if has(c, "hide")), None)
+    return {i for i, c in enumerate(cells) if i == hidden or "parameters" in c["metadata"].get("tags", []) or has(c, "exports?|notest")}
+
+def resumed(
+    nb: dict,         # the notebook to run
+    before: dict,     # of `ran_before`
+    identity: str,    # of `code_identity`
+) -> dict:            # the notebook to hand to papermill
+    "The notebook without what ran before, in so far as nothing that is to run needs it."
+    code = [c for c in nb["cells"] if c["cell_type"] == "code"]
+    must = must_run(code) | {i for i, c in enumerate(code) if c.get("id") not in before}
+    keep, imports = needed(["".join(c["source"]) for c in code], must)
+    out = {c["id"] for i, c in enumerate(code) if i not in keep}
+    def aside(c): return dict(cell_type="raw", id=c["id"], metadata=dict(ran_before=before[c["id"]]), source=[])
+    cells = [aside(c) if c.get("id") in out else c for c in nb["cells"]]
+    if out: cells[1:1] = [_left_out_note(out, before), _code("\n".join(imports), "imports")]
+    return nb | dict(cells=cells, metadata=nb["metadata"] | dict(gemma_peft=dict(code=identity, left_out=len(out))))
+
+def _code(source: str, id: str) -> dict:
+    "A code cell that `put_back` takes out again."
+    return dict(cell_type="code", id=id, metadata=dict(passing=True), outputs=[], execution_count=None, source=source)
+
+def _left_out_note(out: set, before: dict) -> dict:
+    "What the page's head says of cells that were left out."
+    when = min(before[i]["metadata"]["papermill"]["end_time"] for i in out)[:16].replace("T", " ")
+    text = (f"> **Resumed.** {len(out)} cells of this page, its examples and self-tests, ran to their end on {when} UTC with this very "
+            "code and these packages. They were left out this time, and their outputs are of then. `gemma-peft run --force` runs them too.")
+    return dict(cell_type="markdown", id="left-out", metadata={}, source=text)
 
 # %% ../nbs/09_cli.ipynb #6773c3d5
 class Execution(threading.Thread):
@@ -322,101 +451,9 @@ def page(run: Run, stage: str) -> Path:
     "The executed notebook of a stage."
     return run.path / f"notebooks/{STAGES[stage].notebook}.ipynb"
 
-# %% ../nbs/09_cli.ipynb #e4b3f6eb
-def code_identity(source: Path) -> str:
-    "A hash of what a notebook's examples and tests depend on: its cells, our modules, the packages, Python and the GPUs."
-    here = json.dumps([package_versions(), sys.version, hardware()["gpus"]], sort_keys=True)
-    files = [source, *sorted(Path(gemma_peft.__file__).parent.rglob("*.py"))]
-    return hashlib.sha256("".join([here, *map(file_hash, files)]).encode()).hexdigest()[:16]
-
-# %% ../nbs/09_cli.ipynb #1965c0ba
-def names_of(code: str) -> tuple[set, set]:   # names it binds, names it takes from other cells
-    "What a cell gives and takes."
-    import ast, symtable
-    from IPython.core.inputtransformer2 import TransformerManager
-    binds, takes = set(), set()
-    def inner(table): return [x for child in table.get_children() for x in (child, *inner(child))]
-    for statement in ast.parse(TransformerManager().transform_cell(code)).body:
-        table = symtable.symtable(ast.unparse(statement), "cell", "exec")
-        names = table.get_symbols(); inside = [s for t in inner(table) for s in t.get_symbols() if s.is_global()]
-        bound = {s.get_name() for s in names if s.is_assigned() or s.is_imported()} | {s.get_name() for s in inside if s.is_assigned()}
-        used = {s.get_name() for s in names if s.is_referenced()} | {s.get_name() for s in inside}
-        own = bound if isinstance(statement, (ast.FunctionDef, ast.ClassDef)) else set()       # it may call itself
-        again = bound if isinstance(statement, ast.AugAssign) else set()
-        takes |= (used | again) - binds - own; binds |= bound
-    return binds, takes
-
-# %% ../nbs/09_cli.ipynb #463bf74e
-def needed(
-    cells: list[str],    # the code cells of a notebook, in order
-    wanted: set[int],    # those that must run
-) -> set[int]:           # and with them those that they rest on
-    "The cells that must run, so that those that are wanted find every name as in the whole notebook."
-    given, taken = zip(*map(names_of, cells))
-    def maker(name, i):
-        "The last cell before `i` that binds a name; else the first after it, for a function that looks its names up later."
-        makers = [j for j, names in enumerate(given) if name in names and j != i]
-        return next((j for j in reversed(makers) if j < i), makers[0] if makers else i)
-    keep = set(wanted)
-    while more := {maker(name, i) for i in keep for name in taken[i]} - keep: keep |= more
-    return keep
-
-# %% ../nbs/09_cli.ipynb #2496c218
-def part_of(target: Path) -> Path:
-    "Where an executed notebook grows until it is whole."
-    return target.with_name(f".{target.stem}.part.ipynb")
-
-def _finished(cell: dict) -> bool:
-    "Whether an executed cell ran to its end without an error."
-    marks = cell["metadata"].get("papermill", {})
-    wrong = marks.get("exception") or any(o.get("output_type") == "error" for o in cell.get("outputs", []))
-    return cell["cell_type"] == "code" and marks.get("status") == "completed" and not wrong
-
-def put_back(nb: dict) -> dict:
-    "A notebook with the cells that were left out, as they ran before."
-    return nb | dict(cells=[c["metadata"].get("ran_before", c) for c in nb["cells"]])
-
-def ran_before(
-    target: Path,     # the page of a stage
-    identity: str,    # of `code_identity`
-) -> dict:            # id -> the executed cell
-    "The cells that ran to their end when the stage was tried or done before with the same code."
-    failed = target.with_suffix(".failed.ipynb")
-    for path in (part_of(target), failed, target):
-        try: nb = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError): continue
-        about = nb.get("metadata", {}).get("gemma_peft", {})
-        if about.get("code") != identity or (path == failed and about.get("left_out")): continue      # what failed so runs whole
-        return {c["id"]: c for c in put_back(nb)["cells"] if _finished(c)}
-    return {}
-
-# %% ../nbs/09_cli.ipynb #3b6ad41c
-def _must_run(cell: dict) -> bool:
-    "Exports, the parameters and the run's own part."
-    first = "".join(cell["source"]).split("\n\n")[0]
-    return "parameters" in cell["metadata"].get("tags", []) or bool(re.search(r"^#\|\s*(exports?|notest)\b", first, re.M))
-
-def resumed(
-    nb: dict,         # the notebook to run
-    before: dict,     # of `ran_before`
-    identity: str,    # of `code_identity`
-) -> dict:            # the notebook to hand to papermill
-    "The notebook without what ran before, in so far as nothing that is to run needs it."
-    code = [c for c in nb["cells"] if c["cell_type"] == "code"]
-    must = {i for i, c in enumerate(code) if c.get("id") not in before or _must_run(c)}
-    keep = needed(["".join(c["source"]) for c in code], must) if before else must
-    out = {c["id"] for i, c in enumerate(code) if i not in keep}
-    def aside(c): return dict(cell_type="raw", id=c["id"], metadata=dict(ran_before=before[c["id"]]), source=[])
-    cells = [aside(c) if c.get("id") in out else c for c in nb["cells"]]
-    if out: cells.insert(1, _left_out_note(out, before))
-    return nb | dict(cells=cells, metadata=nb["metadata"] | dict(gemma_peft=dict(code=identity, left_out=len(out))))
-
-def _left_out_note(out: set, before: dict) -> dict:
-    "What the page's head says of cells that were left out."
-    when = min(before[i]["metadata"]["papermill"]["end_time"] for i in out)[:16].replace("T", " ")
-    text = (f"> **Resumed.** {len(out)} cells of this page, its examples and self-tests, ran to their end on {when} UTC with this very "
-            "code and these packages. They were left out this time, and their outputs are of then. `gemma-peft run --force` runs them too.")
-    return dict(cell_type="markdown", id="left-out", metadata={}, source=text)
+def has_page(run: Run, stage: str) -> bool:
+    "Whether a run shows this stage; controls only where some are asked for."
+    return stage != "controls" or any(run.asked_controls().values())
 
 # %% ../nbs/09_cli.ipynb #121746e3
 def makers(
@@ -493,10 +530,6 @@ def run_stage(
         raise StageFailed(f"Stage {stage} stopped: {explain(job.error, job.log)}\n{kept}\nGo on where it stopped: {run.command()}")
 
 # %% ../nbs/09_cli.ipynb #5ddcee7e
-def has_page(run: Run, stage: str) -> bool:
-    "Whether a run shows this stage; controls only where some are asked for."
-    return stage != "controls" or any(run.asked_controls().values())
-
 def run_pipeline(
     run: Run,
     stages: list | None = None,       # all of them when none are named
@@ -636,6 +669,16 @@ def stage_rows(run: Run) -> list[dict]:
         if rows[-1]["state"] != "current" and has_page(run, s): behind[s] = rows[-1]["state"]
     return rows
 
+# %% ../nbs/09_cli.ipynb #9818748f
+def given_folder(text: str) -> Path:
+    "The folder that a person named. Raises a ConfigError when there can be none."
+    if unreadable(text): raise ConfigError([f"{text!r} holds bytes that are no text; name the folder in UTF-8"])
+    try: folder = Path(text).expanduser().absolute(); there = next(p for p in (folder, *folder.parents) if p.exists())
+    except RuntimeError: raise ConfigError([f"{text}: there is no such user; write the whole path"]) from None
+    except OSError as e: raise ConfigError([f"{text[:80]}... cannot be a folder ({e.strerror}); give a shorter path"]) from None
+    if not there.is_dir(): raise ConfigError([f"{text} cannot be a run folder, since {there} is a file; choose another folder with --out"])
+    return folder
+
 # %% ../nbs/09_cli.ipynb #0516ef9b
 def known_runs() -> list[Path]:
     "The folders of all runs where runs lie, the newest last."
@@ -664,15 +707,6 @@ def find_run(
     raise GemmaPeftError((f"{name} is no run." if name else f"No run in {runs_folder()}.") + some_runs(name))
 
 # %% ../nbs/09_cli.ipynb #10b47271
-def given_folder(text: str) -> Path:
-    "The folder that a person named. Raises a ConfigError when there can be none."
-    if unreadable(text): raise ConfigError([f"{text!r} holds bytes that are no text; name the folder in UTF-8"])
-    try: folder = Path(text).expanduser().absolute(); there = next(p for p in (folder, *folder.parents) if p.exists())
-    except RuntimeError: raise ConfigError([f"{text}: there is no such user; write the whole path"]) from None
-    except OSError as e: raise ConfigError([f"{text[:80]}... cannot be a folder ({e.strerror}); give a shorter path"]) from None
-    if not there.is_dir(): raise ConfigError([f"{text} cannot be a run folder, since {there} is a file; choose another folder with --out"])
-    return folder
-
 def meant_by(
     profile: str,              # "" where none was typed
     out: str,                  # the same
@@ -905,7 +939,7 @@ def take_up(
     unset: list[str],   # --unset
 ) -> Run:
     "The run in `folder`, made or changed as a request says."
-    return Run.open(profile, str(folder), values, unset=unset)
+    return Run.open(profile, str(folder), values, **dict(unset=unset) if unset else {})
 
 @app.command("run", epilog="Stages: " + ", ".join(STAGES) + ".")
 def run_command(
