@@ -8,12 +8,12 @@ __all__ = ['TOWER', 'TOKENS', 'TURNS', 'WEIGHTS', 'KINDS', 'SMALL_FILES', 'OF_WE
            'toy_multimodal', 'linear_layers', 'freeze_all_but_linear', 'base_folder', 'inspect_base', 'check_base',
            'base_name', 'save_base_files']
 
-# %% ../nbs/00b_base.ipynb #d24fe131
+# %% ../nbs/00b_base.ipynb #5bf66ba3
 import json, logging, shutil, warnings
 from pathlib import Path
 
 from .core import GemmaPeftError, Run, hub_token
-from .tiny import GEMMA_CHAT_TEMPLATE
+from .tiny import GEMMA_CHAT_TEMPLATE, toy_gemma
 
 # %% ../nbs/00b_base.ipynb #4a88f66f
 def quiet():
@@ -162,7 +162,7 @@ def toy_multimodal() -> tuple:   # its tokenizer, the model
     "A toy like `tiny.toy_gemma`, of the kind that sees images."
     import torch
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration
-    tokenizer, small = tiny.toy_gemma()
+    tokenizer, small = toy_gemma()
     text = {k: v for k, v in small.config.to_dict().items() if k not in ("architectures", "model_type", "dtype")}
     tower = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
     images = {f"{k}_token_index": len(tokenizer) - n for n, k in enumerate(("image", "boi", "eoi"), 1)}

@@ -9,6 +9,7 @@ __all__ = ['BLOCK', 'CHUNK', 'QuantisedRows', 'QuantisedEmbedding', 'QuantisedHe
 import torch
 import torch.nn as nn
 
+from .base import decoder, output_head
 from .core import GemmaPeftError
 
 # %% ../nbs/02d_embedding.ipynb #e87d4ef8
@@ -51,10 +52,13 @@ class QuantisedRows(nn.Module):
 
 # %% ../nbs/02d_embedding.ipynb #af4b0cd9
 class QuantisedEmbedding(nn.Module):
-    "Rows for tokens, scaled as Gemma does."
-    def __init__(self, kept: QuantisedRows, scale: float):
+    "Rows for tokens, scaled as Gemma does; it has what others read of an `nn.Embedding`."
+    max_norm, norm_type, scale_grad_by_freq, sparse = None, 2., False, False
+
+    def __init__(self, kept: QuantisedRows, scale: float, padding_idx: int | None = None):
         super().__init__()
         self.kept, self.scale = kept, float(torch.tensor(scale, dtype=kept.dtype))        # rounded, as Gemma's is
+        self.num_embeddings, self.embedding_dim, self.padding_idx = len(kept.codes), kept.width, padding_idx
 
     def forward(self, ids):                # (batch, seq) -> (batch, seq, width)
         q, flat = self.kept, ids.flatten()
@@ -63,29 +67,40 @@ class QuantisedEmbedding(nn.Module):
     @property
     def weight(self): return self.kept.weight
 
+    @property
+    def embed_scale(self): return torch.tensor(self.scale, dtype=self.kept.dtype, device=self.kept.codes.device)
+
 class QuantisedHead(nn.Module):
-    "The output head, a block of the vocabulary at a time."
+    "The output head, a block of the vocabulary at a time; it has what others read of an `nn.Linear`."
+    bias = None
+
     def __init__(self, kept: QuantisedRows):
         super().__init__()
         self.kept, self.rows = kept, kept.rows
+        self.in_features, self.out_features = kept.width, len(kept.codes)
 
     def forward(self, hidden):             # (..., width) -> (..., vocab)
-        n = len(self.kept.codes)
+        n = self.out_features
         return torch.cat([hidden @ self.rows(k, min(k + CHUNK, n)).t().to(hidden.dtype) for k in range(0, n, CHUNK)], -1)
 
     @property
     def weight(self): return self.kept.weight
 
+# %% ../nbs/02d_embedding.ipynb #7b3e4c99
 def quantise_embedding(
-    model,         # Gemma3ForCausalLM, its head tied to the embedding
+    model,         # a Gemma 3, multimodal or not, its head tied to the embedding
     bits: int,     # 16 leaves it as it is
 ):                 # the same model
-    "Keep a model's embedding and head in fewer bits, for good."
+    "Keep a model's embedding and head in fewer bits, for good. Raises GemmaPeftError for a head of its own."
     if bits == 16: return model
-    embedding = model.model.embed_tokens
-    if model.lm_head.weight.data_ptr() != embedding.weight.data_ptr(): raise GemmaPeftError("the model's head is not tied to its embedding, so both would have to be kept; use `--set qlora.embedding_bits=16`")
+    text = decoder(model)
+    embedding = text.embed_tokens
+    if output_head(model).weight.data_ptr() != embedding.weight.data_ptr():
+        raise GemmaPeftError("the model's head is not tied to its embedding, so both would have to be kept; "
+                             "use `--set qlora.embedding_bits=16`")
     kept = QuantisedRows(embedding.weight, bits)
-    model.model.embed_tokens, model.lm_head = QuantisedEmbedding(kept, float(embedding.embed_scale)), QuantisedHead(kept)
+    text.embed_tokens = QuantisedEmbedding(kept, float(embedding.embed_scale), embedding.padding_idx)
+    model.lm_head = QuantisedHead(kept)
     model._tied_weights_keys = {}
     model.config.tie_word_embeddings = False
     return model
