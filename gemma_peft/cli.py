@@ -4,34 +4,33 @@
 
 # %% auto #0
 __all__ = ['T4_GIB', 'app', 'Profile', 'Overrides', 'Unset', 'Named', 'parse_value', 'unreadable', 'parse_overrides',
-           'parse_stages', 'check_request', 'check_process', 'check_trackers', 'this_python', 'code_identity',
-           'statements', 'in_order', 'names_of', 'imports_of', 'needed', 'part_of', 'put_back', 'ran_before',
-           'must_run', 'resumed', 'Execution', 'papermill_to', 'tidy', 'interrupt', 'stop', 'our_errors', 'plain',
-           'of_the_system', 'last_words', 'explain', 'clock', 'read_progress', 'PlainLines', 'LiveLines',
-           'progress_lines', 'notebooks_folder', 'page', 'has_page', 'makers', 'unmade', 'missing_stages', 'forget',
-           'sweep_leftovers', 'StageFailed', 'run_stage', 'run_pipeline', 'screen', 'wrapped', 'wrapped_lines',
-           'aligned', 'read_table', 'summary', 'working', 'stage_row', 'stage_rows', 'given_folder', 'known_runs',
-           'some_runs', 'find_run', 'meant_by', 'run_to_sweep', 'finding', 'gpu_words', 'check_machine', 'needs',
+           'parse_stages', 'check_request', 'check_process', 'this_python', 'code_identity', 'statements', 'in_order',
+           'names_of', 'imports_of', 'needed', 'part_of', 'put_back', 'ran_before', 'must_run', 'resumed', 'Execution',
+           'papermill_to', 'tidy', 'interrupt', 'stop', 'our_errors', 'plain', 'of_the_system', 'last_words', 'explain',
+           'clock', 'read_progress', 'PlainLines', 'LiveLines', 'progress_lines', 'notebooks_folder', 'page',
+           'has_page', 'missing_stages', 'forget', 'sweep_leftovers', 'StageFailed', 'run_stage', 'run_pipeline',
+           'screen', 'wrapped', 'wrapped_lines', 'aligned', 'read_table', 'summary', 'alive', 'stage_row', 'stage_rows',
+           'known_runs', 'some_runs', 'find_run', 'run_to_sweep', 'finding', 'gpu_words', 'check_machine', 'needs',
            'memory_verdict', 'check_memory', 'gpu_gib', 'check_packages', 'check_disk', 'check_model', 'check_records',
-           'check_tracking', 'ask_hub', 'hub_names', 'check_hub', 'hub_answer', 'examine', 'finding_lines', 'top',
-           'take_up', 'run_command', 'status_command', 'compare_command', 'doctor_command', 'settings_command',
-           'site_command', 'bench_command', 'sweep_command', 'export_command', 'controls_command', 'score_command',
-           'help_command', 'main']
+           'ask_hub', 'hub_names', 'check_hub', 'hub_answer', 'examine', 'finding_lines', 'top', 'take_up',
+           'run_command', 'status_command', 'compare_command', 'doctor_command', 'settings_command', 'site_command',
+           'bench_command', 'sweep_command', 'export_command', 'controls_command', 'score_command', 'help_command',
+           'main']
 
 # %% ../nbs/09_cli.ipynb #ce39001e
-import ast, csv, hashlib, importlib, json, os, pkgutil, re, shlex, shutil, signal, symtable, sys, textwrap, threading, time, tomllib, typing, urllib.error, urllib.request
-from contextlib import suppress
+import ast, csv, hashlib, importlib, io, json, os, pkgutil, re, shlex, shutil, signal, symtable, sys, textwrap, threading, time, tomllib
+import typing, urllib.error, urllib.request
+from contextlib import redirect_stdout, suppress
 from fnmatch import fnmatch
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import gemma_peft
-from .core import (LABELS, PROFILES, SOURCES, STAGES, ConfigError, GemmaPeftError, Run, file_hash, flatten, from_here, hardware,
-                             hub_token, is_local, lock_holder, locked, nearest, package_versions, repository_root, resolve, runs_folder,
-                             settings, stage_state, writing)
+from .core import (LABELS, PROFILES, SOURCES, STAGES, ConfigError, GemmaPeftError, Run, code_hash, file_hash, flatten, from_here,
+                             hardware, hub_token, is_local, locked, makers, nearest, package_versions, repository_root, resolve, run_folder,
+                             runs_folder, settings, stage_state, writing)
 from .locks import LEASE, lock_environment
 
 # %% ../nbs/09_cli.ipynb #ab1dc122
@@ -79,19 +78,24 @@ def parse_stages(
 
 # %% ../nbs/09_cli.ipynb #93bf296e
 def check_request(
-    profile: str,            # a profile's name or TOML file
-    pairs: list[str],        # --set
-    stages: str,             # --stages
-    trains: bool = False,    # whether something is to be computed
-) -> tuple[dict, list]:      # overrides, stages
-    "Overrides and stages of a request. Raises one ConfigError with all that is wrong."
+    profile: str,              # a profile's name or TOML file; "" where none was typed
+    pairs: list[str],          # --set
+    stages: str = "",          # --stages
+    out: str | None = None,    # the run folder of a request that is to compute; None for one that only looks
+    unset: list[str] = (),     # --unset
+) -> tuple[dict, list]:        # overrides, stages
+    "Overrides and stages of a request. Raises one ConfigError with all that is wrong, before anything is written."
     overrides, problems = parse_overrides(pairs)
     chosen, more = parse_stages(stages)
-    problems += more
-    if unreadable(profile): raise ConfigError([*problems, f"--profile {profile!r} holds bytes that are no text"])
-    try: config, _ = resolve(profile, overrides)
+    problems += more + [f"{what} {text!r} holds bytes that are no text" for what, text in (("--profile", profile), ("--out", out or ""))
+                        if unreadable(text)]
+    if problems and any("no text" in p for p in problems): raise ConfigError(problems)
+    try:
+        with redirect_stdout(io.StringIO()):                             # what it notes is said when it is done
+            if out is None: resolve(profile or "tiny", overrides)
+            else: Run.open(profile, out, overrides, tuple(unset), write=False)
     except ConfigError as e: problems += e.problems
-    else: problems += check_process() + check_trackers(config) if trains else []
+    if out is not None: problems += check_process()
     if problems: raise ConfigError(problems)
     return overrides, chosen
 
@@ -101,11 +105,6 @@ def check_process() -> list[str]:
     if not world.isdigit() or int(world) < 2: return []
     return [f"WORLD_SIZE is {world}: one process on one GPU trains a run. Start it without torchrun, accelerate launch or mpirun "
             "(`env -u WORLD_SIZE gemma-peft run ...`), and several runs on several GPUs with CUDA_VISIBLE_DEVICES"]
-
-def check_trackers(config) -> list[str]:
-    "A problem for each tracker that is asked for and not installed."
-    return [f"training.report_to asks for {name}, which is not installed: pip install {name}, or --set training.report_to=tensorboard"
-            for name in config.training.report_to if find_spec(name) is None]
 
 # %% ../nbs/09_cli.ipynb #ce0d8364
 def this_python(
@@ -130,9 +129,8 @@ def this_python(
 # %% ../nbs/09_cli.ipynb #e4b3f6eb
 def code_identity(source: Path) -> str:
     "A hash of what a notebook's examples and tests depend on: its cells, our modules, the packages, Python and the GPUs."
-    here = json.dumps([package_versions(), sys.version, hardware()["gpus"]], sort_keys=True)
-    files = [source, *sorted(Path(gemma_peft.__file__).parent.rglob("*.py"))]
-    return hashlib.sha256("".join([here, *map(file_hash, files)]).encode()).hexdigest()[:16]
+    parts = [file_hash(source), code_hash(), package_versions(), sys.version, hardware()["gpus"]]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../nbs/09_cli.ipynb #1965c0ba
 def statements(code: str) -> list:
@@ -151,7 +149,9 @@ def in_order(body: list) -> list:
         elif not isinstance(s, ast.Try): found.append(s); continue
         for part in ("body", "handlers", "orelse", "finalbody"):
             inside = getattr(s, part, [])
-            found += in_order([x for h in inside for x in h.body] if part == "handlers" else inside)
+            if part == "handlers":
+                found += [ast.Expr(h.type) for h in inside if h.type]; inside = [x for h in inside for x in h.body]
+            found += in_order(inside)
     return found
 
 # %% ../nbs/09_cli.ipynb #5fa1c002
@@ -456,28 +456,12 @@ def has_page(run: Run, stage: str) -> bool:
     return stage != "controls" or any(run.asked_controls().values())
 
 # %% ../nbs/09_cli.ipynb #121746e3
-def makers(
-    run: Run,
-    stage: str,
-) -> list[str]:     # in the pipeline's order
-    "The stages whose files `stage` reads, as far as this run has them."
-    c, order = run.config, list(STAGES)
-    builds = c.model.id == "tiny" or "synthetic" in (getattr(c.data, s).path for s in SOURCES)      # else tiny has nothing to do
-    reads = STAGES[stage].reads
-    return [s for s in order[:order.index(stage)] if (builds or s != "tiny") and has_page(run, s)
-            and any(fnmatch(w, r) for w in STAGES[s].writes for r in reads)]
-
-def unmade(run: Run, stage: str) -> list[str]:
-    "The stages that `stage` rests on, directly or not, and that are not done."
-    found = {x for s in makers(run, stage) if not stage_state(run, s)["done"] for x in (s, *unmade(run, s))}
-    return [s for s in STAGES if s in found]
-
 def missing_stages(
     run: Run,
     chosen: list,     # stages asked for
 ) -> list[str]:       # a problem, or nothing
     "What the chosen stages rest on, and what is neither done nor asked for."
-    absent = [s for s in STAGES if s not in chosen and any(s in unmade(run, c) for c in chosen)]
+    absent = [s for s in STAGES if s not in chosen and any(s in run.unmade(c) for c in chosen)]
     if not absent: return []
     together = ",".join(s for s in STAGES if s in absent or s in chosen)
     return [f"{', '.join(chosen)} builds on {', '.join(absent)}, not done yet; make them too: `{run.command(f'--stages {together}')}`, "
@@ -635,10 +619,10 @@ def summary(
     return "\n\n".join(parts)
 
 # %% ../nbs/09_cli.ipynb #dd40a95f
-def working(run: Run) -> bool:
-    "Whether a living process holds the run: it keeps touching its lock."
-    lock = run.path / ".lock"
-    return bool(lock_holder(lock)) and time.time() - lock.stat().st_mtime < LEASE
+def alive(run: Run) -> bool:
+    "Whether whoever holds the run shows signs of life: it keeps touching its lock."
+    locks = [p for p in (run.path / ".lock", *run.path.glob(".?*.lock")) if p.exists()]
+    return any(time.time() - p.stat().st_mtime < LEASE for p in locks)
 
 def stage_row(
     run: Run,
@@ -649,13 +633,14 @@ def stage_row(
     now = stage_state(run, stage); record = now["state"]
     began, took = record.get("started", time.time()), now["seconds"]
     if now["done"]:
-        below = [f"{s}, which is {behind[s]}" for s in makers(run, stage) if s in (behind or {})]
+        below = [f"{s}, which is {behind[s]}" for s in makers(stage) if s in (behind or {})]
         why = now["why"] or (f"made from {below[0]}" if below else "")
+        gone = f"{', '.join(now['gone'])} is no longer there" if now["gone"] else ""
         page_gone = "" if page(run, stage).exists() or not has_page(run, stage) else "its page is missing"
-        state, note = ("stale", why) if why else ("current", page_gone or now["other_version"])
+        state, note = ("stale", why) if why else ("current", page_gone or gone or now["other_version"])
     elif not record: state, note = "waiting", ""
     elif "error" in record: state, note = "stopped", str(record["error"]).splitlines()[0].replace("KeyboardInterrupt:", "by Ctrl-C")
-    elif not working(run): state, note = "stopped", f"its process is gone; go on with {run.command()}"
+    elif not (now["running"] and alive(run)): state, note = "stopped", f"its process is gone; go on with {run.command()}"
     else:
         said = read_progress(run, stage)
         state, took, note = "running", time.time() - began, f"{said['done'] / (said['total'] or 1):.0%} {said['text']}".strip() if said else ""
@@ -668,16 +653,6 @@ def stage_rows(run: Run) -> list[dict]:
         rows.append(stage_row(run, s, behind))
         if rows[-1]["state"] != "current" and has_page(run, s): behind[s] = rows[-1]["state"]
     return rows
-
-# %% ../nbs/09_cli.ipynb #9818748f
-def given_folder(text: str) -> Path:
-    "The folder that a person named. Raises a ConfigError when there can be none."
-    if unreadable(text): raise ConfigError([f"{text!r} holds bytes that are no text; name the folder in UTF-8"])
-    try: folder = Path(text).expanduser().absolute(); there = next(p for p in (folder, *folder.parents) if p.exists())
-    except RuntimeError: raise ConfigError([f"{text}: there is no such user; write the whole path"]) from None
-    except OSError as e: raise ConfigError([f"{text[:80]}... cannot be a folder ({e.strerror}); give a shorter path"]) from None
-    if not there.is_dir(): raise ConfigError([f"{text} cannot be a run folder, since {there} is a file; choose another folder with --out"])
-    return folder
 
 # %% ../nbs/09_cli.ipynb #0516ef9b
 def known_runs() -> list[Path]:
@@ -702,33 +677,19 @@ def find_run(
     "The run that is meant. Raises a GemmaPeftError that names some of the runs there are."
     runs = known_runs()
     if not name and runs: return Run.load(runs[-1])
-    for folder in (given_folder(name), runs_folder() / name):
-        if name and (folder / "run.json").exists(): return Run.load(folder)
+    for folder in (run_folder("", name), Path(name), runs_folder() / name) if name else ():
+        if os.path.exists(folder / "run.json"): return Run.load(folder)
     raise GemmaPeftError((f"{name} is no run." if name else f"No run in {runs_folder()}.") + some_runs(name))
 
 # %% ../nbs/09_cli.ipynb #10b47271
-def meant_by(
-    profile: str,              # "" where none was typed
-    out: str,                  # the same
-) -> tuple[Path, str]:         # the run folder, and the profile
-    "The run that `--profile` and `--out` mean. Raises a GemmaPeftError before anything is written."
-    if out:
-        folder = given_folder(out)
-        return folder, profile or (Run.load(folder).profile if (folder / "run.json").exists() else "tiny")
-    profile = profile or "tiny"
-    return runs_folder() / Path(profile).stem, profile
-
 def run_to_sweep(
     name: str,          # a run, as `find_run` takes it
     profile: str,       # or a profile, whose run is made or taken up
-    out: str,           # the run folder
-    pairs: list[str],   # --set
-) -> tuple[Path, str, dict]:      # folder, profile, overrides
+    out: str,           # or a run folder
+) -> tuple[str, str]:   # profile and folder, as `Run.open` takes them
     "The run that a sweep is meant for. Raises a ConfigError before anything is written."
     if name and (profile or out): raise ConfigError([f"{name} is a run; name a run, or pass --profile or --out, not both"])
-    if name or not (profile or out): found = find_run(name); folder, profile = found.path, found.profile
-    else: folder, profile = meant_by(profile, out)
-    return folder, profile, check_request(profile, pairs, "", trains=True)[0]
+    return (profile, out) if profile or out else ("", str(find_run(name).path))
 
 # %% ../nbs/09_cli.ipynb #1a1a33f4
 def finding(what: str, found: str, remedy: str = "") -> dict:
@@ -846,10 +807,6 @@ def check_records(config) -> list[dict]:
                              f"--set data.{s}.train=..., data.{s}.validation=..., data.{s}.test=..." if short else ""))
     return found
 
-def check_tracking(config) -> list[dict]:
-    "Whether the trackers that are asked for are there."
-    return [finding("tracking", ", ".join(config.training.report_to), p) for p in check_trackers(config)]
-
 # %% ../nbs/09_cli.ipynb #ab9ae375
 def ask_hub(
     url: str,              # after the endpoint
@@ -900,7 +857,7 @@ def examine(config) -> list[dict]:
     "All that `gemma-peft doctor` looks at."
     machine = check_machine(config); dtype = next(f for f in machine if f["what"] == "precision")["found"].split(":")[0]
     hub = check_hub(config); hub_open = not any(f["remedy"] or "not asked" in f["found"] for f in hub if f["what"] in (config.model.id, "hub"))
-    return (machine + check_memory(config, dtype, gpu_gib()) + check_packages() + check_tracking(config) + check_model(config, hub_open)
+    return (machine + check_memory(config, dtype, gpu_gib()) + check_packages() + check_model(config, hub_open)
             + check_records(config) + check_disk(2 if config.model.id == "tiny" else 25) + hub)
 
 def finding_lines(findings: list[dict]) -> str:
@@ -933,13 +890,15 @@ def top(version: Annotated[bool, typer.Option("--version", help="Show the versio
 
 # %% ../nbs/09_cli.ipynb #bce5d4b9
 def take_up(
-    folder: Path,       # the run folder, which this process holds
-    profile: str,
+    profile: str,       # "" for that of the folder
+    out: str,           # the run folder, which this process holds; "" for that of the profile
     values: dict,       # --set
     unset: list[str],   # --unset
+    keep: bool = True,  # whether the change stays with the run
 ) -> Run:
-    "The run in `folder`, made or changed as a request says."
-    return Run.open(profile, str(folder), values, **dict(unset=unset) if unset else {})
+    "The run that is meant, made or changed as a request says; the command's own Ctrl-C also for a scheduler's stop."
+    if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return Run.open(profile, out, values, tuple(unset), write=keep)
 
 @app.command("run", epilog="Stages: " + ", ".join(STAGES) + ".")
 def run_command(
@@ -961,11 +920,9 @@ def run_command(
       gemma-peft run --out runs/first --stages report --force
     """
     began = time.time()
-    folder, profile = meant_by(profile, out)
-    values, chosen = check_request(profile, overrides, stages, trains=True)
-    if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, signal.default_int_handler)      # a scheduler's stop is a Ctrl-C
-    with locked(folder):
-        run = take_up(folder, profile, values, unset)
+    values, chosen = check_request(profile, overrides, stages, out, unset)
+    with locked(run_folder(profile, out)):
+        run = take_up(profile, out, values, unset)
         typer.echo(f"Profile {Path(run.profile).name}, run folder {from_here(run.path)}")
         try: run_pipeline(run, chosen, force)
         except KeyboardInterrupt:
@@ -1102,12 +1059,13 @@ def sweep_command(
       gemma-peft sweep --profile gemma --methods galore --rates 3e-5,1e-4,3e-4
     """
     from gemma_peft.sweep import rates_for, sweep, sweep_advice
-    folder, profile, values = run_to_sweep(name, profile, out, overrides)
+    profile, out = run_to_sweep(name, profile, out)
+    values, _ = check_request(profile, overrides, "", out, unset)
     tried, asked = parse_value(rates, list[float]), [m.strip() for m in methods.split(",") if m.strip()]
-    draft = Run.load(folder) if (folder / "run.json").exists() else Run(folder, profile, values)
+    with redirect_stdout(io.StringIO()): draft = Run.open(profile, out, values, tuple(unset), write=False)
     for method in asked: rates_for(draft, method, tried)                   # all of it is checked before anything is written
-    with locked(folder):
-        run = take_up(folder, profile, values, unset)
+    with locked(draft.path):
+        run = take_up(profile, out, values, unset, keep=bool(profile) or not (draft.path / "run.json").exists())
         if records := [s for s in ("tiny", "data", "templating") if not stage_state(run, s)["done"]]: run_pipeline(run, records)
         for method in asked: sweep(run, method, rates_for(run, method, tried))
     typer.echo("\n" + wrapped_lines(sweep_advice(run)))
@@ -1155,7 +1113,8 @@ def controls_command(
     chosen = [job for job in jobs if not patterns or any(fnmatch(job, p) for p in patterns)]
     if listed:
         typer.echo(aligned([dict(control=job, state="to do" if job in left else "done") for job in chosen], screen())); return
-    if problems := check_process() + check_trackers(run.config): raise ConfigError(problems)
+    run.check_inputs()
+    if problems := check_process(): raise ConfigError(problems)
     check_controls(run, chosen)
     for k, job in enumerate(chosen, 1):
         with locked(run.path, f".{job.replace('/', '-')}.lock"):
