@@ -252,7 +252,7 @@ def _left_out_note(out: set, before: dict) -> dict:
     "What the page's head says of cells that were left out."
     when = min(before[i]["metadata"]["papermill"]["end_time"] for i in out)[:16].replace("T", " ")
     text = (f"> **Resumed.** {len(out)} cells of this page, its examples and self-tests, ran to their end on {when} UTC with this very "
-            "code and these packages. They were left out this time, and their outputs are of then. `gemma-peft run --force` runs them too.")
+            "code and these packages. They were left out this time, and their outputs are of then. With `--force` they run again.")
     return dict(cell_type="markdown", id="left-out", metadata={}, source=text)
 
 # %% ../nbs/09_cli.ipynb #6773c3d5
@@ -585,6 +585,7 @@ def aligned(
     width: int | None = None,   # columns there are; None: as many as it takes
 ) -> str:
     "Rows as text: a header, then columns, numbers to the right."
+    if not rows: return ""
     names = list(rows[0]); lines = _grid(rows, names)
     if width is None or max(map(len, lines)) <= width: return "\n".join(lines)
     if any(_is_number(r[names[-1]]) for r in rows) or len(names) == 1:
