@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['TRAINERS', 'MEASURES', 'SCORES', 'ROWS', 'FULL', 'MISSION', 'NOTE', 'EFFECTS', 'CONTROLS', 'DEFINITIONS', 'mirror',
-           'ChildRun', 'child_run', 'once', 'training_inputs', 'trained', 'drop_models', 'evaluate_once', 'arm_inputs',
-           'measure_once', 'finish', 'train_seed', 'seed_scores', 'seed_table', 'plot_seeds', 'Row', 'row',
-           'make_base_nf4', 'merged_model', 'train_row', 'full_base', 'make_lora', 'full_optimizer', 'trained_as',
-           'galore_stores', 'train_full_adamw', 'make_full_adamw', 'unneeded', 'train_arm_as', 'make_galore_8bit',
-           'equal_epochs', 'make_equal_time', 'rank_within', 'make_equal_memory', 'make_mission', 'make_row',
-           'ladder_table', 'effects', 'effect_text', 'plot_ladder', 'measure_arm', 'measured_models', 'losses_table',
-           'sources_of', 'leave_out', 'leave_one_out_table', 'control_jobs', 'unmade', 'check_controls',
-           'make_controls']
+           'ChildRun', 'child_run', 'once', 'trained', 'drop_models', 'evaluate_once', 'arm_inputs', 'measure_once',
+           'finish', 'train_seed', 'seed_scores', 'seed_table', 'plot_seeds', 'Row', 'row', 'make_base_nf4',
+           'merged_model', 'train_row', 'full_base', 'make_lora', 'full_optimizer', 'trained_as', 'galore_stores',
+           'train_full_adamw', 'make_full_adamw', 'unneeded', 'train_arm_as', 'make_galore_8bit', 'equal_epochs',
+           'make_equal_time', 'rank_within', 'make_equal_memory', 'make_mission', 'make_row', 'ladder_table', 'effects',
+           'effect_text', 'plot_ladder', 'measure_arm', 'measured_models', 'losses_table', 'sources_of', 'leave_out',
+           'leave_one_out_table', 'control_jobs', 'unmade', 'check_controls', 'make_controls']
 
 # %% ../nbs/07a_controls.ipynb #40441d7f
 import hashlib, json, os, shutil
@@ -20,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Callable
-from .core import (COLOURS, LABELS, LADDER, SOURCES, STAGES, Config, GemmaPeftError, Run, fingerprint, get, nearest, outside_files, stage, stage_settings, stage_state, writing)
+from .core import (COLOURS, LABELS, LADDER, SOURCES, STAGES, Config, GemmaPeftError, Run, fingerprint, get, nearest, stage, stage_settings, stage_state, training_inputs, writing)
 from .data import load_tokenizer
 from .training import choose_mode, compute_settings, fit, free_memory, load_base, load_model, validation_loss
 from .qlora import lora_config, lora_update, train_qlora
@@ -64,7 +63,7 @@ def child_run(
     for split in ("train", "validation", "test"):
         if not (run.path / f"data/processed/{split}_processed.json").exists(): run.read_json(f"data/processed/{split}_processed.json")      # says what to do
     kept = {k: v for k, v in run.overrides.items() if k != "seeds" and not k.startswith(("controls.", "sweep."))}
-    child = ChildRun(run.path / name, run.profile, kept | (overrides or {}))
+    child = ChildRun(run.path / name, run.profile, kept | (overrides or {}), run.values)
     child.parent, child.name = run, name
     for folder in folders: mirror(run.path / folder, child.path / folder)
     child.write_json("run.json", child.describe())
@@ -82,11 +81,6 @@ def once(
     if (run.path / name).exists() and (found := run.read_json(name)).get("made_from") == key: return found
     run.write_json(name, make() | dict(made_from=key))
     return run.read_json(name)
-
-def training_inputs(run: Run, arm: str) -> dict:
-    "What training an arm depends on: its settings, and the content of what it reads."
-    files = fingerprint(run.path, STAGES[arm].reads) | outside_files(run, arm)
-    return dict(settings=stage_settings(run, arm), files={k: (v or {}).get("hash") for k, v in files.items()})
 
 # %% ../nbs/07a_controls.ipynb #3999ecb1
 TRAINERS = dict(qlora=train_qlora, galore=train_galore)

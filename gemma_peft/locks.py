@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # %% ../nbs/00c_locks.ipynb #10cc0006
-LEASE = 90.                    # seconds without a heartbeat after which a lock of another machine counts as left behind
+LEASE = 90.                    # seconds without a heartbeat: another machine's lock was left behind
 BEATS = 6                      # heartbeats in that time
 TOKENS = "GEMMA_PEFT_LOCKS"    # variable in which a command tells the processes it starts what it holds
 _held = {}                     # lock files that this process holds, with their leases
@@ -35,7 +35,7 @@ def read_lock(path: Path) -> dict:
     return said if said.keys() >= {"pid", "host", "token", "duration"} and said["pid"].isdigit() else {}
 
 def this_host() -> str:
-    "This machine as filelock writes it: its name, and the number of its process table where a container has its own."
+    "This machine as filelock writes it: its name, and the number of a container's own process table."
     machine = 0xEFFFFFFC                              # the number that Linux gives a machine's own table
     try: table = os.stat("/proc/self/ns/pid").st_ino
     except OSError: table = machine
@@ -90,7 +90,7 @@ def hold(
 ):
     "Hold a lock file. Raises Held when another process does, LockError where none can be written."
     from filelock import SoftFileLease
-    try: lease = float(read_lock(path).get("duration", LEASE))         # who was there before says how long it lasts
+    try: lease = float(read_lock(path).get("duration", LEASE))         # as who is there agreed to
     except ValueError: lease = LEASE
     lock = SoftFileLease(path, lease_duration=lease, heartbeat_interval=lease / BEATS, thread_local=False)
     try: acquire(lock, patience)
@@ -113,7 +113,7 @@ def whole_or_part(
     with hold(folder / name):
         others = folder.glob(".?*.lock") if name == ".lock" else [folder / ".lock"]
         for other in [p for p in others if p.exists()]:
-            with hold(other, patience=10. if other.name == STAGE else .2): pass     # a dead one goes with this
+            with hold(other, 10. if other.name == STAGE else .2): pass         # a dead one goes with this
         yield folder / name
 
 STAGE = ".stage.lock"     # a stage that works for the command which holds the run
@@ -129,7 +129,8 @@ def lock_environment() -> dict:
 
 def ours(folder: Path) -> bool:
     "Whether this process, or whoever started it, holds `folder` or a part of it."
-    return any(read_lock(p).get("token") in tokens() for p in (Path(folder) / ".lock", *Path(folder).glob(".?*.lock")))
+    files = (Path(folder) / ".lock", *Path(folder).glob(".?*.lock"))
+    return any(read_lock(p).get("token") in tokens() for p in files)
 
 @contextmanager
 def joined(folder: Path):
