@@ -16,8 +16,8 @@ __all__ = ['SOURCES', 'LADDER', 'OWN_WORDS', 'SUFFIXES', 'PROFILES', 'PACKAGES',
            'recording', 'untracked', 'hub_token', 'MemoryMeter']
 
 # %% ../nbs/00_core.ipynb #f3bccd68
-import ast, builtins, dataclasses, difflib, errno, hashlib, importlib.util, json, math, os, platform, random, re, shlex
-import shutil, subprocess, sys, tempfile, threading, time, tomllib, typing, uuid
+import ast, builtins, dataclasses, difflib, errno, hashlib, importlib.util, json, os, platform, random, re
+import shlex, shutil, subprocess, sys, tempfile, threading, time, tomllib, typing, uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -86,7 +86,8 @@ SOURCES = ("alpaca", "tulu", "ultrachat")
 @dataclass
 class ModelConfig:
     "The base model and how it computes."
-    id: str = setting("google/gemma-3-1b-it", "hub id or local folder; 'tiny' builds one within the run", path=True)
+    id: str = setting("google/gemma-3-1b-it", "hub id or local folder; 'tiny' builds one within the run",
+                      path=True)
     revision: str = setting("main", "branch, tag or commit of a hub model")
     dtype: str = setting("auto", "compute precision; auto asks the hardware", choices=("auto", "float32", "bfloat16"))
     attn_implementation: str = setting("auto", "attention kernel; auto takes sdpa", choices=("auto", "sdpa", "eager", "flash_attention_2"))
@@ -95,8 +96,8 @@ class ModelConfig:
 @dataclass
 class SourceConfig:
     "One data set: where it is and how many records each slice takes."
-    path: str = setting("", "hub id, local file or folder (JSON, JSONL, JSONL.gz, Parquet); 'synthetic' makes records",
-                        path=True)
+    path: str = setting("", "hub id, local file or folder (JSON, JSONL, JSONL.gz, Parquet); "
+                            "'synthetic' makes records", path=True)
     revision: str = setting("main", "branch, tag or commit of a hub data set")
     config: str = setting("", "configuration of a hub data set that has several; empty takes its only one")
     train: int = setting(5000, "training records", low=1)
@@ -182,8 +183,8 @@ class EvalConfig:
 class HybridConfig:
     "Mixes of both arms."
     methods: list[str] = setting(["soup", "ensemble"], "the mixes to build and measure", choices=("soup", "ensemble"))
-    soup_coefficients: list[float] = setting([0., .25, .5, .75, 1.], "shares of QLoRA's update that the soup tries",
-                                            low=0, high=1, empty=False)
+    soup_coefficients: list[float] = setting(
+        [0., .25, .5, .75, 1.], "shares of QLoRA's update that the soup tries", low=0, high=1, empty=False)
 
 LADDER = ("base_nf4", "lora", "qlora_merged_dequantised", "qlora_merged", "galore_8bit", "full_adamw", "equal_time", "equal_memory", "mission")
 
@@ -193,8 +194,9 @@ class ControlsConfig:
     ladder: list[str] = setting([], "rows between the base and the arms, each one change away from another", choices=LADDER)
     full_learning_rate: float = setting(2e-5, "peak learning rate of the row full_adamw", above=0, high=1)
     leave_one_out: bool = setting(False, "train both arms without each source, and test them on it")
-    forgetting_text: str = setting("", "general text: a .txt or .jsonl file, a hub id (owner/name or owner/name:config), or 'synthetic'; empty measures no forgetting",
-                                path=True)
+    forgetting_text: str = setting("", "general text: a .txt or .jsonl file, a hub id (owner/name or "
+                                       "owner/name:config), or 'synthetic'; empty measures no forgetting",
+                                   path=True)
     forgetting_tokens: int = setting(20000, "tokens of general text, at most", low=16)
     keep_models: bool = setting(True, "keep the weights of seeds, rows and left-out sources; false lets them go once measured")
     generalisation: bool = setting(False, "measure loss and scores on training prompts beside those on test prompts")
@@ -226,8 +228,8 @@ class TinyConfig:
 class Config:
     "Everything an experiment can be told. The defaults are the mission's."
     seed: int = setting(0, "seed of sampling, initialisation and data order", low=0, high=2**32 - 1)
-    seeds: list[int] = setting([0], "training seeds; the run's own seed keeps the contract's names, others lie under seeds/<n>/",
-                               low=0, high=2**32 - 1)
+    seeds: list[int] = setting([0], "training seeds; the run's own seed keeps the contract's names, "
+                                    "others lie under seeds/<n>/", low=0, high=2**32 - 1)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -262,7 +264,7 @@ def flatten(config: Config) -> dict:
     "Dotted names to values."
     def read(name):
         value = config
-        for part in name.split("."): value = object.__getattribute__(value, part)     # `recording` does not count it
+        for part in name.split("."): value = object.__getattribute__(value, part)     # unseen by `recording`
         return value
     return {name: read(name) for name in settings()}
 
@@ -282,8 +284,8 @@ def _coerce(value, kind):
     raise ValueError({int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind])
 
 def _finite(value: float) -> float:
-    if not -sys.float_info.max <= value <= sys.float_info.max: raise ValueError("a finite number")     # nor NaN
-    return float(value)
+    if -sys.float_info.max <= value <= sys.float_info.max: return float(value)          # NaN is neither
+    raise ValueError("a finite number")
 
 def _text(value: str) -> str:
     try: value.encode("utf-8")
@@ -297,7 +299,8 @@ def _accepted(meta: dict) -> str:
     if meta.get("choices"): return "one of " + ", ".join(map(str, meta["choices"]))
     words = (("above", "above"), ("low", "at least"), ("high", "at most"))
     bounds = [f"{word} {meta[key]:.10g}" for key, word in words if meta.get(key) is not None]
-    return " and ".join(bounds + ([] if meta.get("empty", True) else ["at least one value"]))
+    text = " and ".join(bounds)
+    return text if meta.get("empty", True) else ", each ".join(filter(None, ["one value or more", text]))
 
 def _fits(value, meta: dict) -> bool:
     "Whether every element of `value` lies in the range or the choices."
@@ -357,7 +360,7 @@ def here() -> Path:
     return root if root and folder == root / "nbs" else folder
 
 def from_here(path) -> str:
-    "A path as one types it here; absolute outside of the working folder and the checkout. A profile's name as it is."
+    "A path as one types it here, absolute outside of the working folder and the checkout; other words stay."
     base = repository_root() or Path.cwd()
     inside = Path(path).is_absolute() and Path(path).is_relative_to(base)
     return Path(os.path.relpath(path, here())).as_posix() if inside else str(path)
@@ -427,18 +430,20 @@ def _toml_values(path: str) -> tuple[str, dict, list[str]]:
         for k, v in node.items():
             if isinstance(v, dict): yield from walk(v, f"{prefix}{k}.")
             else: yield f"{prefix}{k}", v
-    where = f"profile {shown(str(path))}"
+    where, values = f"profile {shown(str(path))}", {}
     try:
         tree = tomllib.loads(read_text(path))
         base = tree.pop("base", "gemma")
         values = anchored(dict(walk(tree)), Path(path).resolve().parent)
-    except FileNotFoundError: return "gemma", {}, [f"{where}: there is no such file"]
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: return "gemma", {}, [f"{where} is not valid TOML: {e}"]
-    except RecursionError: return "gemma", {}, [f"{where} is not valid: it is nested too deeply"]
-    except (OSError, ValueError) as e: return "gemma", {}, [f"{where} cannot be read: {getattr(e, 'strerror', '') or e}"]
-    if isinstance(base, str) and base in PROFILES: return base, values, []
-    wrong = f"base = {shown(base)} in {path} must be one of {', '.join(PROFILES)}.{nearest(str(shown(base)), PROFILES)}"
-    return "gemma", values, [wrong]
+    except FileNotFoundError: wrong = ": there is no such file"
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: wrong = f" is not valid TOML: {e}"
+    except RecursionError: wrong = " is not valid: it is nested too deeply"
+    except (OSError, ValueError) as e: wrong = f" cannot be read: {getattr(e, 'strerror', '') or e}"
+    else:
+        if isinstance(base, str) and base in PROFILES: return base, values, []
+        options = f"{', '.join(PROFILES)}.{nearest(shown(base), PROFILES)}"
+        wrong = f": base = {shown(base)} must be one of {options}"
+    return "gemma", values, [where + wrong]
 
 def profile_values(profile: str) -> tuple[dict, list[str]]:
     "What a profile sets, and what is wrong with it."
@@ -446,8 +451,8 @@ def profile_values(profile: str) -> tuple[dict, list[str]]:
     if profile.endswith(".toml"):
         base, values, problems = _toml_values(profile)
         return PROFILES[base] | values, problems
-    wrong = f"profile {shown(profile)} must be one of {', '.join(PROFILES)}, or a .toml file.{nearest(profile, PROFILES)}"
-    raise ConfigError([wrong])
+    raise ConfigError([f"profile {shown(profile)} must be one of {', '.join(PROFILES)}, or a .toml file."
+                       f"{nearest(profile, PROFILES)}"])
 
 # %% ../nbs/00_core.ipynb #154a9bdc
 def layered(
@@ -469,7 +474,8 @@ def resolve(
     _must_be_values(overrides)
     values, problems = profile_values(str(profile))
     config, origin, more = layered([("profile", values), ("override", overrides or {})])
-    if problems := problems + more + contradictions(config) + missing_inputs(config): raise ConfigError(problems)
+    problems += more + contradictions(config) + missing_inputs(config)
+    if problems: raise ConfigError(problems)
     return config, origin
 
 def _must_be_values(overrides):
@@ -491,8 +497,9 @@ def contradictions(config: Config) -> list[str]:
                         f"tiny.num_key_value_heads = {t.num_key_value_heads}")
     for name, width in (("tiny.hidden_size", t.hidden_size), ("tiny.intermediate_size", t.intermediate_size),
                         ("tiny.num_key_value_heads x tiny.head_dim", t.num_key_value_heads * t.head_dim)):
-        if width % 32: problems.append(f"{name} = {width} must be a multiple of 32, the block that 4-bit kernels work in; "
-                                       f"the nearest is {max(32, (width + 16) // 32 * 32)}")
+        near = max(32, (width + 16) // 32 * 32)
+        if width % 32: problems.append(f"{name} = {width} must be a multiple of 32, the block that 4-bit "
+                                       f"kernels work in; the nearest is {near}")
     return problems
 
 # %% ../nbs/00_core.ipynb #c0de0010
@@ -501,22 +508,23 @@ def missing_inputs(
     names: list | None = None,   # settings to look at; all by default
 ) -> list[str]:                  # problems, each with its remedy
     "Files, folders and packages that a configuration asks for and that are not there."
-    found = {}
-    for s in SOURCES: found[f"data.{s}.path"] = _absent(f"data.{s}.path", getattr(config.data, s).path, os.path.exists,
-        "does not exist; give a local file or folder, or a hub id such as owner/name")
-    found["model.id"] = _absent("model.id", config.model.id, lambda p: (Path(p) / "config.json").exists(),
-        "is no model folder (no config.json in it); give a folder, or a hub id such as google/gemma-3-1b-it")
-    found["controls.forgetting_text"] = _absent("controls.forgetting_text", config.controls.forgetting_text, os.path.isfile,
-        "does not exist; give a .txt or .jsonl file, a hub id such as owner/name, 'synthetic' with the tiny model, or nothing")
-    lacking = [name for name in config.training.report_to if importlib.util.find_spec(name) is None]
-    if lacking: found["training.report_to"] = (f"training.report_to = {', '.join(lacking)} needs a package that is not "
-        f"installed: pip install {' '.join(lacking)}, or --set training.report_to=")
-    return [text for name, text in found.items() if text and (names is None or name in names)]
-
-def _absent(name: str, value: str, there, what: str) -> str:
-    "`what` is wrong with a local path that is not there; empty for others."
-    path = local_path(value)
-    return "" if path is None or there(path) else f"{name} = {shown(value)} {what}"
+    def is_model(folder): return os.path.exists(folder / "config.json")
+    records = "does not exist; give a local file or folder, or a hub id such as owner/name"
+    wanted = {f"data.{s}.path": (os.path.exists, records) for s in SOURCES}
+    wanted["model.id"] = (is_model, "is no model folder (no config.json in it); give a folder, "
+                                    "or a hub id such as google/gemma-3-1b-it")
+    wanted["controls.forgetting_text"] = (os.path.isfile, "does not exist; give a .txt or .jsonl file, a hub id such as "
+                                          "owner/name, 'synthetic' with the tiny model, or nothing")
+    problems = []
+    for name, (is_there, what) in wanted.items():
+        value = flatten(config)[name]
+        path = local_path(value) if names is None or name in names else None
+        if path and not is_there(path): problems.append(f"{name} = {shown(value)} {what}")
+    lacking = [t for t in flatten(config)["training.report_to"] if importlib.util.find_spec(t) is None]
+    if lacking and (names is None or "training.report_to" in names):
+        problems.append(f"training.report_to = {', '.join(lacking)} needs a package that is not installed: "
+                        f"pip install {' '.join(lacking)}, or --set training.report_to=")
+    return problems
 
 # %% ../nbs/00_core.ipynb #737572f7
 def file_hash(path: Path) -> str:
@@ -540,7 +548,8 @@ def fingerprint(
             if not p.exists(): found[key] = None; continue
             stat, old = p.stat(), known.get(key) or {}
             same = (old.get("bytes"), old.get("changed")) == (stat.st_size, stat.st_mtime_ns)
-            found[key] = dict(hash=old["hash"] if same else file_hash(p), bytes=stat.st_size, changed=stat.st_mtime_ns)
+            content = old["hash"] if same and "hash" in old else file_hash(p)
+            found[key] = dict(hash=content, bytes=stat.st_size, changed=stat.st_mtime_ns)
     return found
 
 # %% ../nbs/00_core.ipynb #b32f8ea4
@@ -549,7 +558,8 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "galore-torc
 
 def package_versions() -> dict:
     "Versions of the packages a result depends on; None for one that is missing. Imports none of them."
-    return {"python": platform.python_version(), "gemma_peft": __version__} | {name: _version(name) for name in PACKAGES}
+    ours = {"python": platform.python_version(), "gemma_peft": __version__}
+    return ours | {name: _version(name) for name in PACKAGES}
 
 @lru_cache
 def _version(name: str) -> str | None:
@@ -564,8 +574,10 @@ def commit() -> str | None:
 def _git_commit(root: Path | None) -> str | None:
     "Asked once a process: what runs is what was there when it started."
     def git(*words): return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
-    if not root or not shutil.which("git") or (head := git("rev-parse", "--short=12", "HEAD")).returncode: return None
-    return head.stdout.strip() + ("+changes" if git("status", "--porcelain").stdout.strip() else "")
+    if not root or not shutil.which("git"): return None
+    head = git("rev-parse", "--short=12", "HEAD")
+    changes = "+changes" if git("status", "--porcelain").stdout.strip() else ""
+    return head.stdout.strip() + changes if head.returncode == 0 else None
 
 # %% ../nbs/00_core.ipynb #23db5253
 def hardware() -> dict:
@@ -616,7 +628,7 @@ class Stage:
     settings: tuple          # dotted names or sections it depends on, beside the seed
     reads: tuple = ()        # files or folders of the run
     writes: tuple = ()       # files or folders of the run
-    base: str = ""           # what it takes of the base model, wherever that lies: its "tokenizer", or all of the "model"
+    base: str = ""           # what it takes of the base model, wherever that lies: "tokenizer" or "model"
     files: tuple = ()        # settings that name a person's own files, which it reads
 
 _samples = tuple(f"data/samples/{s}_samples.json" for s in ("train", "validation", "test"))
@@ -627,40 +639,48 @@ _results = tuple(f"results/metrics/{m}.json" for m in ("base_model_results", "ql
 _lengths = ("data.max_length", "data.max_prompt_length")
 _sources = tuple(f"data.{s}.path" for s in SOURCES)
 _answering = ("eval.max_new_tokens", "eval.batch_size", "eval.decoder")
-_shape = tuple(f"tiny.{k}" for k in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                                     "num_key_value_heads", "head_dim"))
-_ledger = (*_shape, "data.max_length", "qlora.embedding_bits")    # what memory is predicted from, beside the arm's own settings
-_loading = ("qlora.quant_type", "qlora.double_quant", "qlora.embedding_bits")     # how a trained model is loaded
+_shape = tuple(f"tiny.{k}" for k in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                                     "num_attention_heads", "num_key_value_heads", "head_dim"))
+_ledger = (*_shape, "data.max_length", "qlora.embedding_bits")      # memory is predicted from these too
+_loading = ("qlora.quant_type", "qlora.double_quant", "qlora.embedding_bits")      # how a model is loaded
 
 # %% ../nbs/00_core.ipynb #adcb69ae
 STAGES = {
     "tiny": Stage("00a_tiny", ("model.id", "tiny", *_sources), (), ("tiny/",)),
     "data": Stage("01_data", ("model.id", "model.revision", "data"), ("tiny/", "tiny/records/"),
                   (*_samples, "data/samples/dataset_stats.json"), "tokenizer", _sources),
-    "templating": Stage("02_templating", ("model.id", "model.revision", *_lengths), ("tiny/", *_samples),
-                        (*_processed, "data/processed/examples/", "data/processed/token_stats.json"), "tokenizer"),
-    "training": Stage("03_training", ("model", "training", "qlora", "galore", *_ledger), ("tiny/", *_processed[:2]),
-                      ("results/metrics/training_plan.json",), "model"),
+    "templating": Stage("02_templating", ("model.id", "model.revision", *_lengths), ("tiny/", *_samples), (
+        *_processed, "data/processed/examples/", "data/processed/token_stats.json"), "tokenizer"),
+    "training": Stage("03_training", ("model", "training", "qlora", "galore", *_ledger),
+                      ("tiny/", *_processed[:2]), ("results/metrics/training_plan.json",), "model"),
     "qlora": Stage("04_qlora", ("model", "training", "qlora", *_ledger), ("tiny/", *_processed[:2]),
                    (_arms[0], _metrics[0]), "model"),
     "galore": Stage("05_galore", ("model", "training", "galore", *_ledger), ("tiny/", *_processed[:2]),
                     (_arms[1], _metrics[1]), "model"),
     "eval": Stage("06_eval", ("model", *_loading, *_answering), ("tiny/", _processed[2], *_arms), (
         *_results, *(f"results/predictions/{m}.jsonl" for m in ("base", "qlora", "galore"))), "model"),
-    "hybrid": Stage("07_hybrid", ("model", *_loading, *_answering, "hybrid"), ("tiny/", *_processed[1:], *_arms, *_metrics), (
+    "hybrid": Stage("07_hybrid", ("model", *_loading, *_answering, "hybrid"), (
+        "tiny/", *_processed[1:], *_arms, *_metrics), (
         "models/hybrid/", "results/metrics/hybrid_*.json"), "model"),
-    "controls": Stage("07a_controls", ("model", "training", "qlora", "galore", *_ledger, *_answering, "seeds", "controls"), (
+    "controls": Stage("07a_controls", (
+        "model", "training", "qlora", "galore", *_ledger, *_answering, "seeds", "controls"), (
         "tiny/", *_processed, *_arms, *_metrics, *_results), (
-        "seeds/*/results/metrics/*.json", "ladder/*/results/metrics/*.json", "leave_one_out/*/results/metrics/*.json",
-        "results/metrics/*_measures.json", "results/predictions/seen/*.jsonl", "results/metrics/controls.json"), "model", ("controls.forgetting_text",)),
+        "seeds/*/results/metrics/*.json", "ladder/*/results/metrics/*.json",
+        "leave_one_out/*/results/metrics/*.json", "results/metrics/*_measures.json",
+        "results/predictions/seen/*.jsonl", "results/metrics/controls.json"),
+        "model", ("controls.forgetting_text",)),
     "score": Stage("07c_score", ("seeds", "controls.ladder", "controls.leave_one_out", "hybrid.methods"), (
-        _processed[2], "data/samples/dataset_stats.json", "results/predictions/*.jsonl", "seeds/*/results/predictions/*.jsonl",
-        "ladder/*/results/predictions/*.jsonl", "leave_one_out/*/results/predictions/*.jsonl",
-        "results/predictions/seen/*.jsonl", "seeds/*/results/predictions/seen/*.jsonl"), (
+        _processed[2], "data/samples/dataset_stats.json", "results/predictions/*.jsonl",
+        "seeds/*/results/predictions/*.jsonl", "ladder/*/results/predictions/*.jsonl",
+        "leave_one_out/*/results/predictions/*.jsonl", "results/predictions/seen/*.jsonl",
+        "seeds/*/results/predictions/seen/*.jsonl"), (
         "results/metrics/scores.json", "results/metrics/comparisons.json")),
-    "report": Stage("08_report", ("model.id", "data", "training.epochs", "eval", "hybrid.methods", "seeds", "controls"), (
-        "results/metrics/*.json", "results/predictions/*.jsonl", "seeds/*/results/metrics/*.json", "ladder/*/results/metrics/*.json"), (
-        "results/metrics/comparison_table.csv", "results/plots/", "results/examples/", "results/summary_report.txt")),
+    "report": Stage("08_report", (
+        "model.id", "data", "training.epochs", "eval", "hybrid.methods", "seeds", "controls"), (
+        "results/metrics/*.json", "results/predictions/*.jsonl", "seeds/*/results/metrics/*.json",
+        "ladder/*/results/metrics/*.json"), (
+        "results/metrics/comparison_table.csv", "results/plots/", "results/examples/",
+        "results/summary_report.txt")),
 }
 
 # %% ../nbs/00_core.ipynb #c0de0016
@@ -708,7 +728,7 @@ class Run:
     parent = None            # the run that this one lies in, for a control
 
     def __init__(self, path, profile: str, overrides: dict,
-                 values: dict | None = None):     # what the profile sets, where its file need not be read again
+                 values: dict | None = None):     # what the profile sets, where it is known
         self.path, self.profile, self.overrides = Path(path).resolve(), str(profile), dict(overrides)
         self.active = None       # the stage that is running
         self.notes = []          # what a person should know about the record of this run
@@ -785,7 +805,8 @@ def read_jsonl(self, name: str) -> list:
         for i, line in enumerate(f, 1):
             try: rows.append(json.loads(line))
             except (ValueError, RecursionError) as e:
-                raise GemmaPeftError(f"{path}, line {i} is not valid JSON ({e}).{self.written_by(name)}") from None
+                what = f"{path}, line {i} is not valid JSON ({e})."
+                raise GemmaPeftError(what + self.written_by(name)) from None
     return rows
 
 # %% ../nbs/00_core.ipynb #c0de0019
@@ -803,23 +824,28 @@ def _typed(path) -> str:
 
 @patch_to(Run)
 def remedy(self,
-    stage: str,   # whose outputs are wanted
+    stage: str,   # whose outputs are wanted; several with commas between them
 ) -> str:
     "The command, in quotes, that makes a stage's outputs anew on this run."
     above, kind = self.path.parent.parent, self.path.parent.name
     if kind in ("seeds", "ladder", "leave_one_out") and (above / "run.json").exists():
         return f"`gemma-peft controls {_typed(above)} --only {shlex.quote(f'{kind}/{self.path.name}')}`"
-    wanted, due = set(), [stage]
+    wanted, due = set(), stage.split(",")
     while due:
         wanted.add(name := due.pop())
-        due += [m for m in makers(name) if m not in wanted and self.builds(m) and not stage_state(self, m)["done"]]
+        due += [m for m in makers(name) if m not in wanted and self.builds(m) and not self.done(m)]
     return f"`{self.command('--stages ' + ','.join(s for s in STAGES if s in wanted) + ' --force')}`"
 
 @patch_to(Run)
 def builds(self, stage: str) -> bool:
     "Whether a stage has something to do in this run: the first one has only where something is made up."
-    c = flatten(self.config)
-    return stage != "tiny" or any(c[k] in OWN_WORDS for k in ("model.id", *(f"data.{s}.path" for s in SOURCES)))
+    made_up = [flatten(self.config)[k] in OWN_WORDS for k in ("model.id", *_sources)]
+    return stage != "tiny" or any(made_up)
+
+@patch_to(Run)
+def done(self, stage: str) -> bool:
+    "Whether a stage has ended well at some time, whatever has changed since."
+    return _record(self, stage).get("done") is True
 
 # %% ../nbs/00_core.ipynb #c0de00c1
 @patch_to(Run)
@@ -842,22 +868,23 @@ def check_made(self, stage: str):
 @contextmanager
 def _in_words(folder: Path):
     "What is in the way of a lock, as a sentence."
+    other = "choose another folder with --out"
     try: Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise GemmaPeftError(f"{folder} cannot be made ({e.strerror}). Choose another folder with --out") from None
+    except OSError as e: raise GemmaPeftError(f"{folder} cannot be made ({e.strerror}): {other}") from None
     try: yield
     except locks.Held as e:
         what = "is being written" if e.path.name == ".lock" else f"is being worked in ({e.path.name})"
-        raise GemmaPeftError(f"{folder} {what} by process {e.holder['pid']} on {e.holder['host']}. Wait for it "
-                             f"(`gemma-peft status {_typed(folder)}`), choose another folder with --out, or remove {e.path} "
+        by = f"by process {e.holder['pid']} on {e.holder['host']}"
+        wait = f"`gemma-peft status {_typed(folder)}`"
+        raise GemmaPeftError(f"{folder} {what} {by}. Wait for it ({wait}), {other}, or remove {e.path} "
                              "if that process is none of ours") from None
     except locks.LockError as e:
-        raise GemmaPeftError(f"{e}. Free some space or get leave to write there, or choose another folder with --out") from None
+        raise GemmaPeftError(f"{e}: free some space, get leave to write there, or {other}") from None
 
 @contextmanager
 def locked(
     folder: Path,         # the run folder
-    name: str = ".lock",  # of the file that says who holds it; another, such as ".lora.lock", for a part of the run
+    name: str = ".lock",  # the file that says who holds it; one such as ".lora.lock" for a part of the run
 ):
     "Hold the run in `folder`; raises a GemmaPeftError when another process does."
     with _in_words(folder), locks.whole_or_part(Path(folder), name) as path: yield path
@@ -880,7 +907,7 @@ def _still_ours():
     "Raises a GemmaPeftError once another process has taken what this one holds."
     if path := locks.lost():
         raise GemmaPeftError(f"another process has taken {path}, because this one gave no sign of life for "
-                             f"{locks.LEASE:.0f} s (a sleeping laptop, a lost connection). It goes on there; this one stops")
+                             f"{locks.LEASE:.0f} s (a sleeping laptop, a lost connection). This one stops")
 
 # %% ../nbs/00_core.ipynb #803b6106
 def _recorded(path: Path) -> dict:
@@ -889,7 +916,8 @@ def _recorded(path: Path) -> dict:
     remedy = "Move it away and run again; finished stages are kept"
     try: record = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError): return {}
-    except (ValueError, RecursionError) as e: raise GemmaPeftError(f"{file} is not valid JSON ({e}). {remedy}") from None
+    except (ValueError, RecursionError) as e:
+        raise GemmaPeftError(f"{file} is not valid JSON ({e}). {remedy}") from None
     except OSError as e: raise GemmaPeftError(f"{file} cannot be read ({e.strerror})") from None
     if not isinstance(record, dict) or not isinstance(record.get("profile"), str):
         raise GemmaPeftError(f"{file} is no record of a run: it names no profile. {remedy}")
@@ -899,7 +927,8 @@ def _flat(tree, prefix: str = "") -> dict:
     "Dotted names to values, of nested dictionaries; empty for anything else."
     if not isinstance(tree, dict): return {}
     found = {}
-    for k, v in tree.items(): found |= _flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v}
+    for k, v in tree.items():
+        found |= _flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v}
     return found
 
 def _kept(record: dict, part: str) -> dict:
@@ -911,15 +940,17 @@ def _kept(record: dict, part: str) -> dict:
 def load(cls,
     path,   # a run folder
 ) -> "Run":
-    "An existing run, as its run.json describes it; nothing else is read. What is odd there stands in `notes`."
+    "An existing run, as run.json describes it; nothing else is read. What is odd there stands in `notes`."
     path = Path(path)
     if not (record := _recorded(path)):
-        raise GemmaPeftError(f"{path} is no run folder (there is no run.json). Make one with `gemma-peft run --out {_typed(path)}`")
+        raise GemmaPeftError(f"{path} is no run folder (there is no run.json). "
+                             f"Make one with `gemma-peft run --out {_typed(path)}`")
     run = cls.__new__(cls)
     run.path, run.profile, run.active = path.resolve(), record["profile"], None
-    run.overrides, origin, config = _kept(record, "overrides"), _kept(record, "origin"), _flat(_kept(record, "config"))
-    run.values = recorded_values(record)
-    run.config, _, run.notes = layered([("run.json", config or run.values | run.overrides)])
+    run.overrides, run.values = _kept(record, "overrides"), recorded_values(record)
+    origin = _kept(record, "origin")
+    config = _flat(_kept(record, "config")) or run.values | run.overrides
+    run.config, _, run.notes = layered([("run.json", config)])
     run.origin = {name: origin.get(name, "default") for name in settings()}
     return run
 
@@ -945,7 +976,8 @@ def _profile_of(record: dict, profile: str, path: Path) -> tuple[str, dict | Non
     if profile.endswith(".toml"): profile = str(here() / Path(os.path.expanduser(profile)))
     before = record.get("profile")
     if not record: return profile or "tiny", None
-    moved = before.endswith(".toml") and Path(before).name == Path(profile).name and not os.path.exists(before)
+    same_name = before.endswith(".toml") and Path(before).name == Path(profile).name
+    moved = same_name and not os.path.exists(before)
     if profile not in ("", before) and not moved:
         raise ConfigError([f"{path} holds a run of profile {before!r}, not {profile!r}; "
                            "pass that profile or none, or another folder with out"])
@@ -974,7 +1006,8 @@ def open(cls,
     except ConfigError as e: problems += [_taken_back(p, kept.keys() - now.keys()) for p in e.problems]
     else: problems += missing_inputs(run.config, _changed(run.config, record))
     if problems: raise ConfigError(problems)
-    run.notes = notes + ([f"the profile {profile} is gone; its values are taken from run.json"] if values is not None else [])
+    if values is not None: notes.append(f"the profile {profile} is gone; its values are taken from run.json")
+    run.notes = notes
     for note in run.notes: print(f"note: {note}")
     if write: run.keep()
     return run
@@ -983,10 +1016,11 @@ def open(cls,
 def _kept_overrides(record: dict, unset) -> tuple[dict, list[str], list[str]]:
     "The overrides that stay with a run; notes; problems."
     kept, known = _kept(record, "overrides"), settings()
-    problems = [f"{shown(name)} cannot be unset: it is no override of this run, which has {', '.join(kept) or 'none'}."
-                f"{nearest(str(name), kept)}" for name in unset if name not in kept]
-    lost = [name for name in kept if name not in known and name not in unset]
-    notes = [f"{name} = {shown(kept[name])} is no setting of this version any more, and is dropped" for name in lost]
+    problems = [f"{shown(name)} cannot be unset: it is no override of this run, which has "
+                f"{', '.join(kept) or 'none'}.{nearest(str(name), kept)}"
+                for name in unset if name not in kept]
+    notes = [f"{name} = {shown(value)} is no setting of this version any more, and is dropped"
+             for name, value in kept.items() if name not in known and name not in unset]
     return {k: v for k, v in kept.items() if k in known and k not in unset}, notes, problems
 
 def _taken_back(problem: str, kept) -> str:
@@ -1024,15 +1058,16 @@ def other_seeds(self) -> list[int]:
 def asked_controls(self) -> dict:
     "The controls a run asks for; empty values are not asked for."
     c = self.config.controls
-    return dict(seeds=self.other_seeds(), ladder=list(c.ladder), leave_one_out=c.leave_one_out, forgetting_text=c.forgetting_text,
-                generalisation=c.generalisation)
+    return dict(seeds=self.other_seeds(), ladder=list(c.ladder), leave_one_out=c.leave_one_out,
+                forgetting_text=c.forgetting_text, generalisation=c.generalisation)
 
 @patch_to(Run)
 def describe(self) -> dict:
     "What run.json holds."
     seeds = list(dict.fromkeys([self.config.seed, *self.other_seeds()]))
-    return dict(profile=self.profile, overrides=self.overrides, values=self.values, config=_tree(flatten(self.config)),
-                origin=self.origin, seeds=seeds, versions=package_versions(), commit=commit(), hardware=hardware())
+    asked = dict(profile=self.profile, overrides=self.overrides, values=self.values)
+    return asked | dict(config=_tree(flatten(self.config)), origin=self.origin, seeds=seeds,
+                        versions=package_versions(), commit=commit(), hardware=hardware())
 
 def _tree(flat: dict) -> dict:
     "Nested dictionaries, of dotted names."
@@ -1079,7 +1114,7 @@ def hub_commit(
     try:
         if not constants.HF_HUB_OFFLINE:
             return HfApi(token=hub_token()).repo_info(repo, revision=revision, repo_type=kind, timeout=5).sha
-    except Exception: pass             # no network, no access: the cache may know, and who loads says what is wrong
+    except Exception: pass             # no network, no access: who loads it says what is wrong
     cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}" / "refs" / revision
     try: return cached.read_text(encoding="utf-8").strip() or None
     except (OSError, ValueError): return None
@@ -1090,6 +1125,8 @@ def hub_names(self) -> dict:
     c = flatten(self.config)
     found = {"model": ("model", c["model.id"], c["model.revision"])}
     for s in SOURCES: found[s] = ("dataset", c[f"data.{s}.path"], c[f"data.{s}.revision"])
+    text = c["controls.forgetting_text"].partition(":")[0]
+    found["forgetting_text"] = ("dataset", "" if is_local(c["controls.forgetting_text"]) else text, "main")
     return {k: v for k, v in found.items() if v[1] and v[1] not in OWN_WORDS and not is_local(v[1])}
 
 # %% ../nbs/00_core.ipynb #c0de0024
@@ -1102,10 +1139,11 @@ def pinned(self) -> dict:
 
 @patch_to(Run)
 def revision(self,
-    of: str = "model",   # or a source
+    of: str = "model",   # or a source, or "forgetting_text"
 ) -> str:
     "What to ask the hub for: the commit this run has settled on, else the setting."
-    asked = get(self.config, "model.revision" if of == "model" else f"data.{of}.revision")
+    names = {"model": "model.revision"} | {s: f"data.{s}.revision" for s in SOURCES}
+    asked = get(self.config, names[of]) if of in names else "main"
     return self.pinned().get(" ".join(self.hub_names().get(of, ()))) or asked
 
 @patch_to(Run)
@@ -1126,10 +1164,11 @@ def show(self,
     import pandas as pd
     def cell(name, f): return public(get(self.config, name)) if f.metadata["path"] else get(self.config, name)
     def bold(column): return ["" if v == "default" else "font-weight: bold" for v in column]
-    wanted = {k: f for k, f in settings().items() if not sections or k.split(".")[0] in sections or k in sections}
-    rows = [dict(setting=k, value=cell(k, f), origin=self.origin[k], meaning=f.metadata["help"]) for k, f in wanted.items()]
-    table = pd.DataFrame(rows).set_index("setting").style.set_caption(f"{public(self.profile)} → {_short(self.path)}")
-    return table.apply(bold, subset=["origin"]).format(str)
+    def asked(name): return not sections or name.split(".")[0] in sections or name in sections
+    rows = [dict(setting=k, value=cell(k, f), origin=self.origin[k], meaning=f.metadata["help"])
+            for k, f in settings().items() if asked(k)]
+    table = pd.DataFrame(rows).set_index("setting").style.apply(bold, subset=["origin"]).format(str)
+    return table.set_caption(f"{public(self.profile)} → {_short(self.path)}")
 
 def _short(path: Path) -> str:
     "A path as a person would write it: relative to the checkout or the working folder where it lies in one."
@@ -1170,7 +1209,7 @@ def base_inputs(
     return {"model.id: commit": dict(hash=commit)} if commit else {}
 
 def outside_files(run: Run, name: str, known: dict | None = None) -> dict:
-    "Fingerprint of the person's own files and folders that a stage reads; of data sets on the hub, the commit."
+    "Fingerprint of a person's own files that a stage reads; of data sets on the hub, the commit."
     found, names = {}, run.hub_names()
     for key in STAGES[name].files:
         path = local_path(flatten(run.config)[key])
@@ -1188,7 +1227,7 @@ def stage_inputs(run: Run, name: str, known: dict | None = None) -> dict:
     return fingerprint(run.path, reads, known) | outside_files(run, name, known) | base
 
 def training_inputs(run: Run, arm: str) -> dict:
-    "What training an arm depends on: its settings, and the content of what it reads, the base model's files among it."
+    "What training an arm depends on: its settings, and the content of what it reads, the base model's too."
     files = stage_inputs(run, arm, _known(run))
     return dict(settings=stage_settings(run, arm), files={k: (v or {}).get("hash") for k, v in files.items()})
 
@@ -1215,21 +1254,23 @@ def _record(run: Run, name: str) -> dict:
 
 def _part(record: dict, name: str) -> dict:
     "The fingerprints in a stage's record; empty in records of another version."
-    part = record.get(name)
-    return {k: v for k, v in part.items() if v is None or isinstance(v, dict)} if isinstance(part, dict) else {}
+    part = record[name] if isinstance(record.get(name), dict) else {}
+    return {k: v for k, v in part.items() if v is None or isinstance(v, dict)}
 
 def stage_state(run: Run, name: str) -> dict:
     """Whether a stage is done and still current, and if not, why, and which files changed.
 
-    `state` is what stages/<stage>.json holds, `made_by` the commit, versions and machine that made it, `other_version` a sentence
-    where these are others than here, `gone` the settings whose files are no longer there, `running` whether a process is at it."""
+    `state` is what stages/<stage>.json holds, `made_by` the commit, versions and machine that made it,
+    `other_version` a sentence where these are others than here, `gone` the settings whose files are no longer
+    there, `running` whether a process is at it."""
     state = _record(run, name)
     warnings, done = state.get("warnings"), state.get("done") is True
     why, changed = _why_due(run, name, state)
     return dict(done=done, current=not why, why=why, changed=changed, state=state,
                 seconds=state.get("seconds") if isinstance(state.get("seconds"), (int, float)) else None,
                 warnings=[str(w) for w in warnings] if isinstance(warnings, list) else [],
-                made_by=state.get("made_by"), other_version=other_version(state.get("made_by")) if done else "",
+                made_by=state.get("made_by"),
+                other_version=other_version(state.get("made_by")) if done else "",
                 gone=gone_inputs(run, name) if done else [],
                 running=bool(state) and not done and "error" not in state and held(run))
 
@@ -1240,7 +1281,8 @@ def _why_due(run: Run, name: str, state: dict) -> tuple[str, list[str]]:
     parts = [state.get(k) for k in ("settings", "inputs", "outputs")]
     if not all(isinstance(p, dict) for p in parts): return "its record is of another version", []
     before, now = parts[0], json.loads(json.dumps(stage_settings(run, name)))
-    if new := sorted(now.keys() - before.keys()): return f"recorded by a version that did not look at {', '.join(new[:4])}", []
+    if new := sorted(now.keys() - before.keys()):
+        return f"recorded by a version that did not look at {', '.join(new[:4])}", []
     if changed := sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k)):
         return "changed: " + ", ".join(changed[:4]), []
     gone = tuple(f"{key}: " for key in gone_inputs(run, name))
@@ -1248,8 +1290,9 @@ def _why_due(run: Run, name: str, state: dict) -> tuple[str, list[str]]:
     outputs = _part(state, "outputs")
     for kind, old, new in (("input", inputs, stage_inputs(run, name, inputs)),
                            ("output", outputs, fingerprint(run.path, STAGES[name].writes, outputs))):
-        looked_at = old if kind == "output" else {k for k in old.keys() | new.keys() if not (gone and k.startswith(gone))}
-        if changed := sorted(k for k in looked_at if (old.get(k) or {}).get("hash") != (new.get(k) or {}).get("hash")):
+        def differs(file): return (old.get(file) or {}).get("hash") != (new.get(file) or {}).get("hash")
+        both = old.keys() if kind == "output" else old.keys() | new.keys()
+        if changed := [k for k in sorted(both) if differs(k) and not (gone and k.startswith(gone))]:
             return f"{kind} changed: {', '.join(changed[:3])}", changed
     return "", []
 
@@ -1273,7 +1316,7 @@ def _execute(run: Run, name: str, f):
     "Run a stage and record it; an error is recorded too, and raised."
     with joined(run):
         run.check_inputs(name)
-        run.pin(*(["model"] if STAGES[name].base else []), *(SOURCES if name == "data" else ()))
+        run.pin(*(["model"] if STAGES[name].base else []), *(key.split(".")[1] for key in STAGES[name].files))
         record, started = _new_record(run, name), time.time()
         def write(**more): run.write_json(f"stages/{name}.json", record | dict(started=started) | more)
         def seconds(): return round(time.time() - started, 2)
@@ -1283,14 +1326,16 @@ def _execute(run: Run, name: str, f):
             seed_everything(run.config.seed)
             value = f(run)
             _still_ours()
-            missing = [w for w in STAGES[name].writes if not (run.path / w).exists() and w[-1] != "/" and "*" not in w]
+            files = [w for w in STAGES[name].writes if w[-1] != "/" and "*" not in w]
+            missing = [w for w in files if not (run.path / w).exists()]
             if missing: raise RuntimeError(f"stage {name} ended without writing {', '.join(missing)}")
-            write(done=True, seconds=seconds(), outputs=fingerprint(run.path, STAGES[name].writes, _known(run)))
+            outputs = fingerprint(run.path, STAGES[name].writes, _known(run))
+            write(done=True, seconds=seconds(), outputs=outputs)
             return value
         except BaseException as e:
             error = f"{type(e).__name__}: {e}"[:2000]
             try: write(seconds=seconds(), error=error)
-            except OSError: pass                              # the disk is full: what the stage said matters more
+            except OSError: pass                              # a full disk: what the stage said matters more
             if "No space left" in error: raise GemmaPeftError(_disk_full(run)) from e
             raise
         finally:
@@ -1299,12 +1344,13 @@ def _execute(run: Run, name: str, f):
 
 def _new_record(run: Run, name: str) -> dict:
     "A stage's record before it has run: what it depends on, and what makes it."
-    return dict(stage=name, done=False, settings=stage_settings(run, name), inputs=stage_inputs(run, name, _known(run)),
+    inputs = stage_inputs(run, name, _known(run))
+    return dict(stage=name, done=False, settings=stage_settings(run, name), inputs=inputs,
                 made_by=provenance(), warnings=[])
 
 def _disk_full(run: Run) -> str:
-    return (f"a disk is full: that of {run.path}, or the one for temporary files ({tempfile.gettempdir()}). What is finished is "
-            f"kept. Free some space, then go on: `{run.command()}`")
+    return (f"a disk is full: that of {run.path}, or the one for temporary files ({tempfile.gettempdir()}). "
+            f"What is finished is kept. Free some space, then go on: `{run.command()}`")
 
 # %% ../nbs/00_core.ipynb #3be28853
 @patch_to(Run)
@@ -1341,7 +1387,8 @@ def _listening(config, names: set, prefix: str = ""):
             if name in fields and not dataclasses.is_dataclass(value): names.add(prefix + name)
             return value
     values = {k: object.__getattribute__(config, k) for k in fields}
-    sections = {k: _listening(v, names, f"{prefix}{k}.") for k, v in values.items() if dataclasses.is_dataclass(v)}
+    sections = {k: _listening(v, names, f"{prefix}{k}.")
+                for k, v in values.items() if dataclasses.is_dataclass(v)}
     return Listening(**values | sections)
 
 def untracked(
