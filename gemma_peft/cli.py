@@ -399,7 +399,8 @@ def explain(
 
 # %% ../nbs/09_cli.ipynb #f0226046
 def clock(seconds: float) -> str:
-    "Seconds as a person reads them: 0:07, 1:23, 2:03:04."
+    "Seconds as a person reads them: 0:07, 1:23, 2:03:04; a question mark for what is no time."
+    if not 0 <= seconds < 1e9: return "?"
     minutes, s = divmod(int(seconds), 60); hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
 
@@ -638,7 +639,7 @@ def stage_row(
         why = now["why"] or (f"made from {below[0]}" if below else "")
         gone = f"{', '.join(now['gone'])} is no longer there" if now["gone"] else ""
         page_gone = "" if page(run, stage).exists() or not has_page(run, stage) else "its page is missing"
-        state, note = ("stale", why) if why else ("current", page_gone or gone or now["other_version"])
+        state, note = ("stale", why) if why else ("current", "; ".join(filter(None, [gone, page_gone or now["other_version"]])))
     elif not record: state, note = "waiting", ""
     elif "error" in record: state, note = "stopped", str(record["error"]).splitlines()[0].replace("KeyboardInterrupt:", "by Ctrl-C")
     elif not (now["running"] and alive(run)): state, note = "stopped", f"its process is gone; go on with {run.command()}"
