@@ -1085,6 +1085,7 @@ def export_command(name: Named = "", rank: Annotated[int, typer.Option(help="Ran
     from gemma_peft.galore import export_lora
     run = find_run(name)
     with locked(run.path): report = export_lora(run, rank)
+    if report["rank"] < rank: typer.echo(f"note: no matrix has more than {report['rank']} directions; --rank {rank} would only add zeros")
     left = f"{report['relative_error']:.1%} of the update's norm is left behind"
     typer.echo(f"{from_here(run.path / 'models/galore/lora')}: a LoRA adapter of rank {report['rank']}; {left}")
 

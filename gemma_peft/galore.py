@@ -110,7 +110,7 @@ def low_rank_factors(
 # %% ../nbs/05_galore.ipynb #589e5330
 def export_lora(
     run: Run,
-    rank: int = 64,                            # of the adapter; a narrower matrix is stored whole
+    rank: int = 64,                            # of the adapter, at most that of the largest matrix; a narrower one is stored whole
     name: str = "models/galore/lora",          # a folder of the run
 ) -> dict:                                     # relative_error, of all matrices together and of each; also in galore_update.json of the folder
     "Write GaLore's update as a LoRA adapter (peft) for the base model, with the error it leaves."
@@ -118,6 +118,7 @@ def export_lora(
     tuned, base = dict(load_model(run, "galore").named_parameters()), load_base(run)
     from peft import LoraConfig, get_peft_model
     modules = linear_layers(base)
+    rank = min(rank, max(min(base.get_submodule(n).weight.shape) for n in modules))             # no matrix has more directions
     if other := [n for n, p in base.named_parameters() if n.removesuffix(".weight") not in modules and not p.equal(tuned[n])]: raise GemmaPeftError(
         f"GaLore changed {len(other)} parameters that are no linear matrices, the first is {other[0]}; an adapter cannot hold them. Train with `--set galore.train_embeddings=false`, or use models/galore/final")
     model, errors, left, whole = get_peft_model(base, LoraConfig(r=rank, lora_alpha=rank, target_modules=modules, task_type="CAUSAL_LM")), {}, 0., 0.
