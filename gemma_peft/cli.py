@@ -1137,7 +1137,7 @@ def score_command(name: Named = ""):
     run = find_run(name)
     with locked(run.path): lines = score_lines(make_scores(run, force=True))
     typer.echo(wrapped_lines("\n".join(lines)))
-    typer.echo(f"Written to {from_here(run.path / 'results/metrics')}/scores.json and comparisons.json")
+    typer.echo(wrapped_lines(f"Written to {from_here(run.path / 'results/metrics')}/scores.json and comparisons.json"))
 
 # %% ../nbs/09_cli.ipynb #5e9a0c06
 @app.command("help")
