@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRAINERS', 'MEASURES', 'SCORES', 'ROWS', 'FULL', 'MISSION', 'NOTE', 'EFFECTS', 'CONTROLS', 'DEFINITIONS', 'mirror',
            'ChildRun', 'child_run', 'once', 'trained', 'drop_models', 'evaluate_once', 'arm_inputs', 'measure_once',
-           'finish', 'train_seed', 'seed_scores', 'seed_table', 'plot_seeds', 'Row', 'row', 'make_base_nf4',
+           'alone', 'finish', 'train_seed', 'seed_scores', 'seed_table', 'plot_seeds', 'Row', 'row', 'make_base_nf4',
            'merged_model', 'train_row', 'full_base', 'make_lora', 'full_optimizer', 'trained_as', 'galore_stores',
            'train_full_adamw', 'make_full_adamw', 'unneeded', 'train_arm_as', 'make_galore_8bit', 'equal_epochs',
            'make_equal_time', 'rank_within', 'make_equal_memory', 'make_mission', 'make_row', 'ladder_table', 'effects',
@@ -14,17 +14,19 @@ __all__ = ['TRAINERS', 'MEASURES', 'SCORES', 'ROWS', 'FULL', 'MISSION', 'NOTE', 
 
 # %% ../nbs/07a_controls.ipynb #40441d7f
 import hashlib, json, os, shutil
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Callable
-from .core import (COLOURS, LABELS, LADDER, SOURCES, STAGES, Config, GemmaPeftError, Run, fingerprint, get, nearest, stage, stage_settings, stage_state, training_inputs, writing)
+from .core import (COLOURS, LABELS, LADDER, SOURCES, STAGES, Config, GemmaPeftError, Run, fingerprint, get, locked, nearest, stage,
+                             stage_settings, stage_state, training_inputs, writing)
 from .data import load_tokenizer
 from .training import choose_mode, compute_settings, fit, free_memory, load_base, load_model, validation_loss
 from .qlora import lora_config, lora_update, train_qlora
 from .galore import GaLoreAdamW, galore_model, save_model, train_galore
-from .eval import ARMS, drop_parts, evaluate_model, results_file
+from .eval import ARMS, drop_parts, evaluate_model, results_file, where_it_fits
 from .measures import SEEN, gap, measure_model, text_rows, training_sample
 
 # %% ../nbs/07a_controls.ipynb #2f1fa9ad
@@ -134,6 +136,14 @@ def measure_once(
     return once(where, MEASURES(name), dict(model=inputs, rows=[r["input_ids"] for r in text + rows], eval=stage_settings(run, "eval")), make)
 
 # %% ../nbs/07a_controls.ipynb #6d7c576c
+@contextmanager
+def alone(
+    child: Run,   # a control
+    name: str,    # its model
+):
+    "Hold a control's model, so that no other process makes it meanwhile; both arms of a seed may be made side by side. Raises GemmaPeftError."
+    with locked(child.path, f".{name}.lock"): yield
+
 def finish(
     child: Run,          # a control
     name: str,           # its model: an arm, or a row of the ladder
@@ -142,9 +152,10 @@ def finish(
     seen: bool = False,  # as in `measure_once`
 ) -> dict:               # evaluation results
     "Test a control's model and measure what it lost, where that was not done yet; then its weights may go."
-    found = evaluate_once(child, name, load, inputs)
-    measure_once(child.parent, child, name, load, inputs, seen)
-    drop_models(child, name)
+    with alone(child, name):
+        found = evaluate_once(child, name, load, inputs)
+        measure_once(child.parent, child, name, load, inputs, seen)
+        drop_models(child, name)
     return found
 
 # %% ../nbs/07a_controls.ipynb #be468e88
@@ -219,8 +230,12 @@ def merged_model(
     update, model = lora_update(run), load_base(run, quantised=dequantised)
     if dequantised: model = model.dequantize()
     for name, p in model.named_parameters():
-        if name in update: p.data = (p.data.float() + update[name].to(p.device)).to(p.dtype)
+        if name in update: p.data = where_it_fits(_added, p.data, update[name], device=p.device)
     return model.eval()
+
+def _added(weight, update):
+    "The sum in fp32, in the precision of the weight."
+    return (weight.float() + update.float()).to(weight.dtype)
 
 # %% ../nbs/07a_controls.ipynb #d0c26c5c
 def _make_merged(name: str):
@@ -474,7 +489,10 @@ def leave_out(
         name = f"data/processed/{split}_processed.json"
         child.write_json(name, [r for r in run.read_json(name) if (r["source"] == source) == (split == "test")])
     found = {}
-    for arm in arms: found[arm] = evaluate_once(child, arm, lambda: trained(child, arm), training_inputs(child, arm)); drop_models(child, arm)
+    for arm in arms:
+        with alone(child, arm):
+            found[arm] = evaluate_once(child, arm, lambda: trained(child, arm), training_inputs(child, arm))
+            drop_models(child, arm)
     return found
 
 # %% ../nbs/07a_controls.ipynb #fa1b350d
@@ -522,9 +540,9 @@ def check_controls(
     missing += [name for name in STAGES["controls"].reads if not name.endswith("/") and not (run.path / name).exists()]
     stale = [s for s in (*ARMS, "eval") if (was := stage_state(run, s)["state"].get("settings")) and was != json.loads(json.dumps(stage_settings(run, s)))]
     if stale: raise GemmaPeftError(f"{run.path} has other settings than its {' and '.join(stale)} had ({stage_state(run, stale[0])['why']}). Controls are compared with both arms; make these anew first: "
-                                   f"`gemma-peft run --stages {','.join(dict.fromkeys([*stale, 'eval']))}`")
+                                   f"`{run.command('--stages ' + ','.join(dict.fromkeys([*stale, 'eval'])))}`")
     if missing: raise GemmaPeftError(f"{run.path} is not finished: {', '.join(missing)} missing. Controls are compared with both arms; "
-                                     "make them first: `gemma-peft run --stages qlora,galore,eval`")
+                                     f"make them first: `{run.command('--stages qlora,galore,eval')}`")
     if c.forgetting_text: text_rows(run)
     if c.generalisation: training_sample(run)
 

@@ -47,7 +47,7 @@ def shown(
 ) -> str:
     "A value as a message prints it; a long one is cut."
     try: text = repr(value)
-    except (RecursionError, ValueError): text = f"a {type(value).__name__} too large to print"
+    except (RecursionError, ValueError): text = f"{type(value).__name__} too large to print"
     return text if len(text) <= width else f"{text[:width * 2 // 3]}...{text[-width // 4:]}"
 
 # %% ../nbs/00_core.ipynb #8a6d8a83
@@ -879,7 +879,7 @@ def _in_words(folder: Path):
         raise GemmaPeftError(f"{folder} {what} {by}. Wait for it ({wait}), {other}, or remove {e.path} "
                              "if that process is none of ours") from None
     except locks.LockError as e:
-        raise GemmaPeftError(f"{e}: free some space, get leave to write there, or {other}") from None
+        raise GemmaPeftError(f"{e}. Or {other}") from None
 
 @contextmanager
 def locked(
@@ -1006,7 +1006,7 @@ def open(cls,
     except ConfigError as e: problems += [_taken_back(p, kept.keys() - now.keys()) for p in e.problems]
     else: problems += missing_inputs(run.config, _changed(run.config, record))
     if problems: raise ConfigError(problems)
-    if values is not None: notes.append(f"the profile {profile} is gone; its values are taken from run.json")
+    if values is not None: notes.append(f"the profile {public(profile)} is gone; its values are taken from run.json")
     run.notes = notes
     for note in run.notes: print(f"note: {note}")
     if write: run.keep()

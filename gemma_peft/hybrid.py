@@ -18,7 +18,7 @@ from .data import load_tokenizer
 from .training import _batches, free_memory, head_logits, hidden_and_targets, load_base, load_model, mean_loss, reference_loss
 from .qlora import lora_update
 from .galore import save_model
-from .eval import ARMS, drop_parts, evaluate_model, results_file
+from .eval import ARMS, drop_parts, evaluate_model, results_file, where_it_fits
 
 # %% ../nbs/07_hybrid.ipynb #2b80575e
 def mix(
@@ -47,7 +47,7 @@ def fill(model, parts: dict, c: float):
     import torch
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if name in parts: p.copy_(mix(*(t.to(p.device) for t in parts[name]), c))
+            if name in parts: p.copy_(where_it_fits(lambda *t: mix(*t, c), *parts[name], device=p.device))
 
 # %% ../nbs/07_hybrid.ipynb #c11a0070
 def compare_updates(

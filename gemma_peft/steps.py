@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLAIN_STORAGE', 'MODES', 'MEMORY_FULL', 'WORKSPACES', 'MOST_RECORDINGS', 'Mode', 'hash32', 'noise_keys',
-           'KeyedDropout', 'keyed_dropouts', 'HostBuffers', 'Recomputed', 'recomputed', 'can_compile', 'ready_to_train',
-           'out_of_memory', 'why_unrecorded', 'say_once', 'small_timing_buffer', 'small_workspaces',
+           'KeyedDropout', 'keyed_dropouts', 'HostBuffers', 'Recomputed', 'recomputed', 'no_gpu', 'can_compile',
+           'ready_to_train', 'out_of_memory', 'why_unrecorded', 'say_once', 'small_timing_buffer', 'small_workspaces',
            'on_default_stream', 'step_on_default_stream', 'own_stream', 'PackedSteps', 'Watch']
 
 # %% ../nbs/02b_steps.ipynb #265e1194
@@ -124,9 +124,13 @@ def recomputed(f, host: HostBuffers | None, layer: int):
     return lambda hidden, *args, **kwargs: Recomputed.apply(hidden, partial(f, *args, **kwargs), host, layer) if torch.is_grad_enabled() else f(hidden, *args, **kwargs)
 
 # %% ../nbs/02b_steps.ipynb #c318104c
+def no_gpu() -> str:
+    "What is said where there is no GPU to use; a Mac's is named."
+    return "Apple's GPU is not used (4 bits and recordings need CUDA)" if torch.backends.mps.is_available() else "no GPU"
+
 def can_compile() -> tuple[bool, str]:    # and why
     "Whether torch.compile makes kernels here."
-    if not torch.cuda.is_available(): return False, "no GPU"
+    if not torch.cuda.is_available(): return False, no_gpu()
     if torch.cuda.get_device_capability() < (7, 0): return False, "compiled kernels need compute capability 7.0"
     try: import triton
     except ImportError: return False, "triton is not installed"

@@ -56,3 +56,17 @@ def test_notebooks_do_not_see_each_other(tmp_path):
     (tmp_path / "nbs/a_first.ipynb").write_text(json.dumps(first))
     code, out = collect(tmp_path, ["import os\nassert 'x' not in globals() and 'LEAK' not in os.environ\nassert os.environ['GEMMA_PEFT_RUNS'].endswith('runs')"])
     assert code == 0 and counts(out) == dict(passed=2), out
+
+def test_what_imagines_leaves_nothing_in_a_persons_folder(tmp_path):
+    "A run's notebooks execute in the person's folder, where hypothesis would keep a `.hypothesis` of its own."
+    sources = {p.name: "".join("".join(c["source"]) + "\n" for c in json.loads(p.read_text(encoding="utf-8"))["cells"]) for p in HERE.glob("*.ipynb")}
+    users = {name for name, text in sources.items() if re.search(r"^\s*(?:import|from) hypothesis\b", text, flags=re.M)}
+    assert users and not {name for name in users if "set_hypothesis_home_dir(" not in sources[name]}
+    code = """import tempfile
+from hypothesis import given, strategies
+from hypothesis.configuration import set_hypothesis_home_dir
+SET
+given(strategies.text())(lambda text: None)()"""
+    for line, left in (("set_hypothesis_home_dir(tempfile.mkdtemp())", []), ("", [".hypothesis"])):       # the second shows that the line is needed
+        subprocess.run([sys.executable, "-c", code.replace("SET", line)], cwd=tmp_path, check=True)
+        assert [p.name for p in tmp_path.iterdir()] == left
