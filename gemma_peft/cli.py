@@ -18,7 +18,7 @@ __all__ = ['T4_GIB', 'app', 'Profile', 'Overrides', 'Unset', 'Named', 'parse_val
            'main']
 
 # %% ../nbs/09_cli.ipynb #ce39001e
-import ast, csv, hashlib, importlib, io, json, os, pkgutil, re, shlex, shutil, signal, symtable, sys, textwrap, threading, time, tomllib
+import ast, csv, hashlib, importlib, io, json, os, pkgutil, re, shlex, shutil, signal, symtable, sys, tempfile, textwrap, threading, time, tomllib
 import typing, urllib.error, urllib.request
 from contextlib import redirect_stdout, suppress
 from fnmatch import fnmatch
@@ -115,7 +115,7 @@ def this_python(
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
     environment = dict(TOKENIZERS_PARALLELISM="false", VIRTUAL_ENV=sys.prefix, MPLBACKEND="module://matplotlib_inline.backend_inline")
-    environment |= lock_environment()            # the kernel works under the command's lock
+    environment |= lock_environment() | dict(HYPOTHESIS_STORAGE_DIRECTORY=os.path.join(tempfile.gettempdir(), "gemma_peft_hypothesis"))
 
     class ThisPython(AsyncKernelManager):
         started = []
@@ -548,9 +548,10 @@ def wrapped(
     width: int | None,     # columns; None leaves it as it is
     indent: str = "    ",  # of the lines after the first
 ) -> str:
-    "A line broken between words."
+    "A line broken between words, but not within a `command`: it must work as it is copied."
     if width is None or len(text) <= width: return text
-    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    whole = re.sub(r"`[^`]*`", lambda m: m[0].replace(" ", "\0"), text)
+    return textwrap.fill(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
 
 def wrapped_lines(text: str) -> str:
     "Several lines, each broken where the terminal ends."
@@ -596,8 +597,7 @@ def aligned(
     if len(left) != len(texts): return "\n\n".join("\n".join(_grid(rows, group)) for group in _blocks(rows, names, width))
     room, edge = width - max(map(len, left)) - 2, max(map(len, left)) + 2
     if room >= 30: return "\n".join(wrapped(f"{l:<{edge}}{t}".rstrip(), width, " " * edge) for l, t in zip(left, texts))
-    return "\n".join(l + ("\n" + textwrap.fill(t, width, initial_indent="    ", subsequent_indent="    ") if t else "")
-                     for l, t in zip(left, ["", *texts[1:]]))
+    return "\n".join(l + ("\n" + wrapped("    " + t, width) if t else "") for l, t in zip(left, ["", *texts[1:]]))
 
 # %% ../nbs/09_cli.ipynb #9d6f7013
 def read_table(path: Path) -> list[dict]:
@@ -642,7 +642,7 @@ def stage_row(
         state, note = ("stale", why) if why else ("current", "; ".join(filter(None, [gone, page_gone or now["other_version"]])))
     elif not record: state, note = "waiting", ""
     elif "error" in record: state, note = "stopped", str(record["error"]).splitlines()[0].replace("KeyboardInterrupt:", "by Ctrl-C")
-    elif not (now["running"] and alive(run)): state, note = "stopped", f"its process is gone; go on with {run.command()}"
+    elif not (now["running"] and alive(run)): state, note = "stopped", "its process is gone"
     else:
         said = read_progress(run, stage)
         state, took, note = "running", time.time() - began, f"{said['done'] / (said['total'] or 1):.0%} {said['text']}".strip() if said else ""
@@ -945,7 +945,10 @@ def status_command(name: Named = ""):
     """
     run = find_run(name)
     typer.echo(f"{from_here(run.path)} (profile {Path(run.profile).name})\n")
-    typer.echo(aligned(stage_rows(run), screen()))
+    rows = stage_rows(run)
+    typer.echo(aligned(rows, screen()))
+    states = {r["state"] for r in rows if has_page(run, r["stage"])}
+    if states != {"current"} and "running" not in states: typer.echo(f"\nGo on with: {run.command()}")
 
 @app.command("compare")
 def compare_command(names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or their names in runs/.")]):

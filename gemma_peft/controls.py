@@ -541,8 +541,9 @@ def check_controls(
     stale = [s for s in (*ARMS, "eval") if (was := stage_state(run, s)["state"].get("settings")) and was != json.loads(json.dumps(stage_settings(run, s)))]
     if stale: raise GemmaPeftError(f"{run.path} has other settings than its {' and '.join(stale)} had ({stage_state(run, stale[0])['why']}). Controls are compared with both arms; make these anew first: "
                                    f"`{run.command('--stages ' + ','.join(dict.fromkeys([*stale, 'eval'])))}`")
+    due = {*ARMS, "eval", *run.unmade("eval")}
     if missing: raise GemmaPeftError(f"{run.path} is not finished: {', '.join(missing)} missing. Controls are compared with both arms; "
-                                     f"make them first: `{run.command('--stages qlora,galore,eval')}`")
+                                     f"make them first: `{run.command('--stages ' + ','.join(s for s in STAGES if s in due))}`")
     if c.forgetting_text: text_rows(run)
     if c.generalisation: training_sample(run)
 
