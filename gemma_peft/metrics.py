@@ -130,7 +130,8 @@ def _check_rows(rows, losses):
     for i, r in enumerate(rows):
         for key in ("prediction", "reference"):
             if not isinstance(r.get(key), str):
-                raise GemmaPeftError(f"answer {i} has {key} = {r.get(key)!r}, where a text belongs (an empty one is accepted). `gemma-peft run --stages eval --force` answers again")
+                raise GemmaPeftError(f"answer {i} has {key} = {r.get(key)!r}, where a text belongs (an empty one is accepted). "
+                                     "Answer again: add `--stages eval --force` to this run's command")
     if losses is None: return
     if len(losses) != len(rows): raise GemmaPeftError(f"{len(rows)} answers and {len(losses)} losses; there must be one (sum, tokens) an answer, or losses=None")
     for i, pair in enumerate(losses):

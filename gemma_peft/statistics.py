@@ -78,7 +78,8 @@ def _check_models(
                     raise GemmaPeftError(f"{metric} of {name}, seed {k}, is {value}; a finite number is needed. Leave {metric} out of metrics, or measure the answers with what it needs, such as losses")
 
 def _check_same(name, a, other, b):
-    if len(a) != len(b): raise GemmaPeftError(f"{name} has {len(a)} answers and {other} {len(b)}; compared models answer the same prompts. `gemma-peft run --stages eval --force` answers them again")
+    if len(a) != len(b): raise GemmaPeftError(f"{name} has {len(a)} answers and {other} {len(b)}; compared models answer the same "
+                                              "prompts. Answer again: add `--stages eval --force` to this run's command")
     for i, (p, q) in enumerate(zip(a.prompts, b.prompts)):
         if p != q:
             raise GemmaPeftError(f"row {i} of {name} answers prompt {p[0]!r} ({p[1][:40]!r}) and of {other} {q[0]!r} ({q[1][:40]!r}); both must answer the same prompts in one order. Compare models of one test set, sorted by prompt_id")

@@ -102,7 +102,7 @@ def show_tokens(
     return HTML(tokens_html(row if "tokens" in row else token_view(row, tokenizer)))
 
 # %% ../nbs/02_templating.ipynb #8cc052aa
-_AGAIN = "draw the samples anew: `gemma-peft run --stages data,templating --force`"
+_AGAIN = "draw the samples anew: add `--stages data,templating --force` to this run's command"
 
 def encode_prompt(
     messages: list[dict],      # user, assistant, ..., assistant; the last turn is the reference
