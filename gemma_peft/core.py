@@ -849,6 +849,23 @@ def remedy(self,
         due += [m for m in makers(name) if m not in wanted and self.builds(m) and not self.done(m)]
     return f"`{self.command('--stages ' + ','.join(s for s in STAGES if s in wanted) + ' --force')}`"
 
+# %% ../nbs/00_core.ipynb #c0de00c1
+@patch_to(Run)
+def unmade(self, stage: str) -> list[str]:
+    "The stages that a stage rests on, directly or not, and that are not done or whose files are gone."
+    def idle(s): return not self.builds(s) or (s == "controls" and not any(self.asked_controls().values()))
+    gone = {writer(r) for r in STAGES[stage].reads if "*" not in r and r[-1] != "/" and not (self.path / r).exists()}
+    due = [s for s in makers(stage) if not idle(s) and (s in gone or not stage_state(self, s)["done"])]
+    found = {x for s in due for x in (s, *self.unmade(s))}
+    return [s for s in STAGES if s in found]
+
+@patch_to(Run)
+def check_made(self, stage: str):
+    "Raises a GemmaPeftError where what a stage reads has not been made yet."
+    if due := self.unmade(stage):
+        raise GemmaPeftError(f"{stage} builds on {', '.join(due)}, not done yet in {self.path}. Make them first: "
+                             f"`{self.command('--stages ' + ','.join(due))}`")
+
 # %% ../nbs/00_core.ipynb #c0de0028
 @contextmanager
 def _in_words(folder: Path):

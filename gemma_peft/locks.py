@@ -127,7 +127,7 @@ def whole_or_part(
     with hold(folder / name):
         others = folder.glob(".?*.lock") if name == ".lock" else [folder / ".lock"]
         for other in [p for p in others if p.exists()]:
-            with hold(other, 10. if other.name == STAGE else .2): pass         # a dead one goes with this
+            with hold(other, patience=10. if other.name.startswith(".stage") else .2): pass     # a dead one goes with this
         yield folder / name
 
 STAGE = ".stage.lock"     # a stage that works for the command which holds the run
@@ -141,15 +141,16 @@ def lock_environment() -> dict:
     "The variable for a process that works on behalf of this one."
     return {TOKENS: ",".join(sorted(filter(None, tokens())))}
 
-def ours(folder: Path) -> bool:
-    "Whether this process, or whoever started it, holds `folder` or a part of it."
-    files = (Path(folder) / ".lock", *Path(folder).glob(".?*.lock"))
-    return any(read_lock(p).get("token") in tokens() for p in files)
+def ours(folder: Path) -> list[str]:
+    "The locks of `folder` and its parts that this process holds, or whoever started it."
+    paths = (Path(folder) / ".lock", *sorted(Path(folder).glob(".?*.lock")))
+    return [p.name for p in paths if read_lock(p).get("token") in tokens()]
 
 @contextmanager
 def joined(folder: Path):
     "Hold `folder`, or go along with whoever holds it and started this."
-    stage = Path(folder) / STAGE
+    part = next((name for name in ours(folder) if not name.startswith(".stage")), ".lock")
+    stage = Path(folder) / (STAGE if part == ".lock" else ".stage" + part)       # parts work beside each other
     if str(stage.resolve()) in _held: yield stage                        # a stage within a stage
     elif ours(folder):
         with hold(stage): yield stage

@@ -117,7 +117,7 @@ def load_model(
     if name == "base": return load_base(run)
     if name not in MODELS: raise GemmaPeftError(f"model {name!r} must be one of base, {', '.join(MODELS)}")
     folder = run.path / MODELS[name]
-    if not folder.is_dir(): raise GemmaPeftError(f"{folder} is missing; train it with `gemma-peft run --stages {'hybrid' if name == 'soup' else name}`")
+    if not folder.is_dir(): raise GemmaPeftError(f"{folder} is missing; train it: {run.remedy('hybrid' if name == 'soup' else name)}")
     if name == "qlora": return load_adapter(load_base(run, quantised=True), folder)
     quiet(); s = compute_settings(run)
     return load_checked(AutoModelForCausalLM, str(folder), dtype=getattr(torch, s["dtype"]),
@@ -138,7 +138,8 @@ def to_dataset(
     from datasets import Dataset
     table = [dict(input_ids=r["input_ids"], labels=labels(r)) for r in rows]
     if empty := [r["id"] for r, t in zip(rows, table) if all(l == -100 for l in t["labels"])]:
-        raise GemmaPeftError(f"{len(empty)} rows have no trained token, the first is {empty[0]}; run again from `gemma-peft run --stages data,templating --force`")
+        raise GemmaPeftError(f"{len(empty)} rows have no trained token, the first is {empty[0]}; draw the samples anew: "
+                             "add `--stages data,templating --force` to this run's command")
     dataset = Dataset(pa.Table.from_pylist(table), fingerprint=f"gemma_peft-{len(table)}")
     assert len(dataset) == len(rows), (len(dataset), len(rows))
     return dataset
