@@ -9,10 +9,10 @@ __all__ = ['MODELS', 'RECORD', 'HASHED', 'COMPILE_STEPS', 'MATTERING', 'SHARED_G
            'reserved_peak_gib', 'StepRows', 'PackCollator', 'make_packed_trainer_class', 'halve', 'pack_tokens',
            'shrink', 'optimiser_steps', 'training_arguments', 'seal', 'read_record', 'damage', 'checkpoints',
            'set_aside', 'differences', 'find_checkpoint', 'only_plain', 'gpu_gib', 'choose_mode', 'choose_compile',
-           'Way', 'first_way', 'begun_way', 'choose_way', 'packed_state', 'other_versions', 'packed_figures',
-           'progress_line', 'predicted_memory', 'check_prediction', 'smaller_way', 'training_identity', 'fit',
-           'gpu_shared', 'peaks_of', 'training_metrics', 'hidden_and_targets', 'head_logits', 'reference_loss',
-           'mean_loss', 'validation_loss', 'plan_training']
+           'Way', 'first_way', 'begun_way', 'choose_way', 'packed_state', 'other_versions', 'all_packs',
+           'prepare_at_start', 'packed_figures', 'progress_line', 'predicted_memory', 'check_prediction', 'smaller_way',
+           'training_identity', 'fit', 'gpu_shared', 'peaks_of', 'training_metrics', 'hidden_and_targets',
+           'head_logits', 'reference_loss', 'mean_loss', 'validation_loss', 'plan_training']
 
 # %% ../nbs/03_training.ipynb #00318873
 import errno, gc, hashlib, json, math, os, re, shutil, time
@@ -603,6 +603,25 @@ def _plain_attempt(run, arm, rows, way, make_model, learning_rate, identity, **m
     trainer.done = dict(micro_batch_size=way.micro, gradient_accumulation_steps=way.accumulation)
     return _train(trainer, run, arm, way, identity)
 
+# %% ../nbs/03_training.ipynb #93c2e896
+def all_packs(trainer):
+    "Every pack of a run, as training will meet them; random numbers stay as they were."
+    import torch
+    with torch.random.fork_rng(devices=[]):
+        loader = trainer.get_train_dataloader()
+        for _ in range(math.ceil(trainer.args.num_train_epochs)):
+            for batch in loader: yield from batch["step"].packs
+
+def prepare_at_start(trainer):
+    "Let all shapes be recorded when training begins: what a checkpoint held is in the model by then."
+    from transformers import TrainerCallback
+    class Prepare(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            if state.global_step >= state.max_steps: return
+            trainer.model.train()
+            trainer.steps.prepare(all_packs(trainer))
+    trainer.add_callback(Prepare())
+
 # %% ../nbs/03_training.ipynb #df6ccb1a
 def _packed_trainer(run, arm, rows, way, make_model, learning_rate, peft_config, varlen, **more):
     "The trainer of a packed mode, with its optimiser."
@@ -637,6 +656,7 @@ def _packed_attempt(run, arm, rows, way, identity, **more):
             autocast = torch.bfloat16 if s["dtype"] == "bfloat16" else None
             trainer.steps = PackedSteps(lambda found: packed_loss(trainer.model, found, head), trained, keys,
                                         run.config.seed, trainer.layerwise(), autocast, warn=run.warn)
+            prepare_at_start(trainer)
             _train(trainer, run, arm, way, identity)
             trainer.watch.look()
         trainer.done = packed_figures(run, arm, way, trainer.steps, varlen)
@@ -691,7 +711,7 @@ def _can_fit(run, arm, mode, compiled) -> bool:
     "Whether a mode can fit, by the ledger; where nothing is known, it may."
     from gemma_peft import memory
     limit, ledger = gpu_gib(), predicted_memory(run, arm, mode, compiled)
-    return limit is None or ledger is None or ledger.peak_gib <= memory.SHARE * limit
+    return limit is None or ledger is None or ledger.reserved_gib <= memory.SHARE * limit
 
 def smaller_way(run: Run, arm: str, way: Way, longest: int) -> Way:    # longest: tokens of a row
     "What is tried after a full GPU, with a warning. Raises GemmaPeftError where nothing is left."
