@@ -35,12 +35,15 @@ def save_adapter(
     name: str,        # a folder of the run
     method: str,      # for the card: qlora, lora, or a row's name
     metrics: dict,    # for the card
+    beside: dict | None = None,     # more files: name -> contents, written as JSON
 ):
     "Write an adapter, its tokenizer, the base's small files and a card."
     with run.writing(name) as folder:
         model.save_pretrained(folder, save_embedding_layers=False)      # frozen; PEFT would ask the hub about them
         tokenizer.save_pretrained(folder)
         save_base_files(run, folder, method, metrics)
+        for file, value in (beside or {}).items():
+            (folder / file).write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 def train_adapter(
     run: Run,
