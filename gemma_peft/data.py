@@ -24,8 +24,9 @@ class Rejected(Exception):
     reason: str
     def __str__(self): return self.reason
 
-# %% ../nbs/01_data.ipynb #dd8cbb47
-CONTROL_TOKENS = re.compile(r"<(bos|eos|pad|unk|mask|start_of_turn|end_of_turn|start_of_image|end_of_image|image_soft_token)>")
+# %% ../nbs/01_data.ipynb #94293466
+CONTROL_TOKENS = re.compile(r"<(bos|eos|pad|unk|mask|start_of_turn|end_of_turn|"
+                            r"start_of_image|end_of_image|image_soft_token)>")
 
 def _nothing(value) -> bool:
     "Whether a value holds nothing."
@@ -84,11 +85,19 @@ def _turn(message) -> tuple:
     if role.strip().lower() not in ROLES: raise Rejected("unknown role")
     return ROLES[role.strip().lower()], _first(message, "content", "value")
 
-# %% ../nbs/01_data.ipynb #9b841384
+# %% ../nbs/01_data.ipynb #71a7fbee
+def _messages(record: dict) -> list:
+    "The messages of a record; columns of roles and contents, as `datasets` may give them, are turned."
+    messages = _unpacked(_first(record, "messages", "conversations"))
+    columns = list(messages.values()) if isinstance(messages, dict) else []
+    if columns and all(isinstance(c, list) and len(c) == len(columns[0]) for c in columns):
+        messages = [dict(zip(messages, row)) for row in zip(*columns)]
+    if not isinstance(messages, list) or not messages: raise Rejected("no messages")
+    return messages
+
 def _turns(record: dict) -> list[tuple]:
     "(role, content) of every message; a column `system` is the first."
-    messages = _unpacked(_first(record, "messages", "conversations"))
-    if not isinstance(messages, list) or not messages: raise Rejected("no messages")
+    messages = _messages(record)
     first = [] if _nothing(record.get("system")) else [("system", record["system"])]
     return first + [_turn(m) for m in messages]
 
@@ -160,7 +169,7 @@ def to_messages(
     try: return MAPPINGS[source](record)
     except Rejected as rejected: return rejected
 
-# %% ../nbs/01_data.ipynb #b43e19d3
+# %% ../nbs/01_data.ipynb #168b928f
 USED = dict(alpaca=("instruction", "input", "output", "system", "history"),
             tulu=("messages", "conversations", "system"), ultrachat=("messages", "conversations"))
 _OF_MESSAGE = ("role", "from", "content", "value")
@@ -177,15 +186,17 @@ def unused(
     source: str,
 ) -> list[str]:            # such as "column context"
     "The parts of a record that hold text and stand in no turn."
-    given = [] if source == "alpaca" else _unpacked(_first(record, "messages", "conversations"))
+    given = [] if source == "alpaca" else _messages(record)
     turns = [(role, content) for role, content in map(_turn, given) if not _nothing(content)]
-    texts = [m["content"] for m in messages] + [content for _, content in turns if isinstance(content, str)]
+    raw = [content for _, content in turns if isinstance(content, str)]
+    whole = "\n".join([m["content"] for m in messages] + raw)
     def repeats_it(value):
-        return isinstance(value, str) and (value.strip() in "\n".join(texts) or messages[-1]["content"] in value)
+        return isinstance(value, str) and (value.strip() in whole or messages[-1]["content"] in value)
     others = {name: value for name, value in record.items() if name not in USED[source]}
     found = [f"column {name}" for name, value in others.items() if _wordy(value) and not repeats_it(value)]
     fields = {name for m in given for name, value in m.items() if name not in _OF_MESSAGE and _wordy(value)}
-    return found + [f"message field {name}" for name in sorted(fields)] + _left_off([role for role, _ in turns], source)
+    found += [f"message field {name}" for name in sorted(fields)]
+    return found + _left_off([role for role, _ in turns], source)
 
 def _left_off(roles: list[str], source: str) -> list[str]:
     "The turns that a mapping leaves off, by their place."
@@ -335,7 +346,7 @@ def audit(
     held = HeldOut(held_out, n, common)
     return [m for s in samples if (m := _match(held, s))]
 
-# %% ../nbs/01_data.ipynb #aefc9ad8
+# %% ../nbs/01_data.ipynb #7ebd2804
 def near_kept(
     held_out: list[dict],  # test samples
     kept: list[dict],      # training and validation samples that were kept
@@ -344,9 +355,17 @@ def near_kept(
     "Held-out samples that share `n` words in a row with a kept one, boilerplate or not."
     import numpy as np
     def hashes(sample): return ngram_hashes(sample["messages"], n)
-    there = np.unique(np.concatenate([np.zeros(0, np.uint64), *map(hashes, kept)]))
-    return [s["id"] for s in held_out if np.isin(hashes(s), there, assume_unique=True).any()]
+    arrays = [hashes(s) for s in held_out]
+    owners = np.repeat(np.arange(len(arrays)), [len(a) for a in arrays])
+    known, place = np.unique(np.concatenate([np.zeros(0, np.uint64), *arrays]), return_inverse=True)
+    shared = np.zeros(len(known), bool)
+    for other in map(hashes, kept if len(known) else []):
+        at = np.searchsorted(known, other).clip(max=len(known) - 1)
+        shared[at[known[at] == other]] = True
+    near = set(owners[shared[place]].tolist())
+    return [s["id"] for i, s in enumerate(held_out) if i in near]
 
+# %% ../nbs/01_data.ipynb #e2357c41
 def same_prompt(
     samples: list[dict],
 ) -> list[list[str]]:      # ids, each group in order

@@ -221,7 +221,7 @@ def table_records(stream, encoding: str = "utf-8"):
         raise Unreadable(f"is no valid CSV (line {rows.line_num:,}: {e}): it is cut off or damaged; "
                          f"mend it, or {_AGAIN}") from None
 
-# %% ../nbs/01a_reading.ipynb #2294826a
+# %% ../nbs/01a_reading.ipynb #2758681a
 def _batches(path: Path, kind: str):
     "The record batches of a Parquet or Arrow file."
     import pyarrow.ipc, pyarrow.parquet
@@ -239,6 +239,7 @@ def arrow_records(path: Path, kind: str):
     "The rows of a Parquet or Arrow file as JSON texts."
     try:
         for batch in _batches(path, kind):
+            batch.validate(full=True)
             for row in batch.to_pylist(): yield json.dumps(row, default=str)
     except Exception as e:
         raise Unreadable(f"is cut off or damaged, it is no whole {kind} ({_short(e)}); {_AGAIN}") from None
@@ -392,7 +393,7 @@ def doubtful_files(
     partial = [(n, int(total)) for total, n in totals.items() if n < int(total)]
     return doubts + [f"{n} of {total} shards are there; download the others" for n, total in partial]
 
-# %% ../nbs/01a_reading.ipynb #4c552d0d
+# %% ../nbs/01a_reading.ipynb #bd250c12
 class Loaded:
     "Rows that `datasets` has mapped into memory, with where they came from."
     def __init__(self, rows, name: str, files: list = (), commit: str = ""):
@@ -419,7 +420,9 @@ def _from_saved(folder: Path, split: str, what: str) -> Loaded:
     import datasets
     where = folder / split if saved_splits(folder) else folder
     files = [dict(name=p.relative_to(folder).as_posix()) for p in data_files(where)]
-    try: rows = datasets.load_from_disk(str(where))
+    try:
+        rows = datasets.load_from_disk(str(where))
+        rows.data.validate(full=True)
     except Exception as e:
         raise GemmaPeftError(f"{what} was written by save_to_disk and cannot be read ({_short(e)}); "
                              "save it again") from None
