@@ -233,7 +233,7 @@ class GreedyDecoder(KeptDecoder):
             self.graph = False; say_once("no CUDA: decoding steps run without being recorded")
 
     def record(self, decoder: Decoder):
-        "Record a decoder's step, and count the seconds. The first failure ends all trying; a full GPU is raised as torch.OutOfMemoryError."
+        "Record a decoder's step, and count the seconds; the first failure ends all trying, but for torch.OutOfMemoryError."
         synchronise(self.model.device); started = time.perf_counter()
         try:
             decoder.graph = record(decoder.step, decoder.state.tensors())

@@ -158,7 +158,7 @@ def write_kernel(
 # %% ../nbs/04c_kernels.ipynb #4cfc0faa
 @cache
 def why_unusable(device) -> str:    # empty: the kernels serve
-    "Why kernels cannot be made for this GPU; tried once, on next to nothing. Raises where its memory is full."
+    "Why kernels cannot be made for this GPU; tried once, on next to nothing. Raises where memory is full."
     if not hasattr(triton, "cdiv"): return "triton is not installed"
     zeros = torch.zeros(1, 16, 16, dtype=torch.bfloat16, device=device)
     try: project_kernel([zeros[0]], zeros, right=True)
@@ -171,5 +171,5 @@ def why_unusable(device) -> str:    # empty: the kernels serve
 def usable(device) -> bool:
     "Whether the kernels serve on this GPU; a warning says why not."
     why = why_unusable(device)
-    if why: warnings.warn(f"GaLore steps in PyTorch's operations, more slowly, because its kernels cannot be made: {why}")
+    if why: warnings.warn(f"GaLore steps in PyTorch's operations, more slowly: its kernels cannot be made: {why}")
     return not why

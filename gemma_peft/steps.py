@@ -126,7 +126,8 @@ def recomputed(f, host: HostBuffers | None, layer: int):
 # %% ../nbs/02b_steps.ipynb #c318104c
 def no_gpu() -> str:
     "What is said where there is no GPU to use; a Mac's is named."
-    return "Apple's GPU is not used (4 bits and recordings need CUDA)" if torch.backends.mps.is_available() else "no GPU"
+    if torch.backends.mps.is_available(): return "Apple's GPU is not used (4 bits and recordings need CUDA)"
+    return "no GPU"
 
 def can_compile() -> tuple[bool, str]:    # and why
     "Whether torch.compile makes kernels here."
@@ -143,9 +144,10 @@ def ready_to_train(
     max_length: int,           # of a sequence
     compiled: bool = False,
 ):                             # yields the keys of its dropouts
-    "A model whose decoder layers take packs, as the mode has it; what else it has, a vision tower, is left alone."
+    "A model whose decoder layers take packs, as the mode has it; a vision tower is left alone."
     text, host = decoder(model), HostBuffers() if mode.checkpoint == "host" else None
-    before, layers, windows = text.config._attn_implementation, text.layers, [layer.self_attn.sliding_window for layer in text.layers]
+    before, layers = text.config._attn_implementation, text.layers
+    windows = [layer.self_attn.sliding_window for layer in layers]
     register()
     try:
         text.set_attn_implementation(PACKED)
@@ -159,7 +161,7 @@ def ready_to_train(
         for layer, window in zip(layers, windows): layer.self_attn.sliding_window = window; layer.__dict__.pop("forward", None)
 
 # %% ../nbs/02b_steps.ipynb #af16f657
-MEMORY_FULL = re.compile(r"out[ _]of[ _]memory|_ALLOC_FAILED", re.IGNORECASE)    # CUDA's words, and cuBLAS' and cuDNN's
+MEMORY_FULL = re.compile(r"out[ _]of[ _]memory|_ALLOC_FAILED", re.I)    # in CUDA's words, and in cuBLAS' and cuDNN's
 
 def out_of_memory(error: BaseException | None) -> bool:
     "Whether a full GPU is the cause, in whatever disguise: in its words, or hidden behind another error."
@@ -167,7 +169,8 @@ def out_of_memory(error: BaseException | None) -> bool:
     while waiting:
         e = waiting.pop()
         if e is None or id(e) in seen: continue
-        if isinstance(e, torch.OutOfMemoryError) or isinstance(e, RuntimeError) and MEMORY_FULL.search(str(e)): return True
+        if isinstance(e, torch.OutOfMemoryError): return True
+        if isinstance(e, RuntimeError) and MEMORY_FULL.search(str(e)): return True
         seen.add(id(e)); waiting += [e.__cause__, e.__context__]
     return False
 
@@ -176,7 +179,7 @@ def why_unrecorded(
 ) -> str:                   # its first line
     "What to tell of a recording that failed. Raises torch.OutOfMemoryError where the GPU was full."
     first = (str(error).splitlines() or [type(error).__name__])[0]
-    if out_of_memory(error): raise torch.OutOfMemoryError(f"GPU memory is full while a pass is recorded: {first}") from error
+    if out_of_memory(error): raise torch.OutOfMemoryError(f"GPU memory is full while recording: {first}") from error
     return f"recording failed: {first}"
 
 @cache
@@ -251,8 +254,8 @@ class PackedSteps:
     ):
         self.loss, self.parameters, self.keys, self.seed = loss, list(parameters), keys, seed
         self.optimizer, self.autocast, self.warn = optimizer, autocast, warn
-        self.device, projected = self.parameters[0].device, getattr(optimizer, "layerwise", "projected") == "projected"
-        self.record = record and self.device.type == "cuda" and projected
+        self.device, layerwise = self.parameters[0].device, getattr(optimizer, "layerwise", "projected")
+        self.record = record and self.device.type == "cuda" and layerwise == "projected"
         self.buffers = [torch.zeros_like(p) for p in self.parameters] if self.record and optimizer is None else None
         self.seen, self.recordings, self.pool, self.recording_seconds = set(), {}, None, 0.
         self.failed: str | None = None     # why some packs run unrecorded
@@ -295,7 +298,8 @@ def __call__(self, found: dict):    # tensors on the CPU
     if n: self.keys.copy_(noise_keys(self.seed, self.step, self.count * n, n), non_blocking=True)
     first, self.count, self.packs = self.count == 0, self.count + 1, self.packs + 1
     refresh = first and self.optimizer is not None and self.optimizer.refresh_due()
-    if self.record and not refresh and shapes in self.seen and shapes not in self.recordings: self._record(found)
+    again = shapes in self.seen and shapes not in self.recordings
+    if self.record and again and not refresh: self._record(found)
     self.seen.add(shapes)
     if refresh or shapes not in self.recordings: return self.run(_on_device(found, self.device))
     replay, fixed, loss = self.recordings[shapes]
@@ -329,7 +333,7 @@ def _give_up(self, why: str):
 # %% ../nbs/02b_steps.ipynb #b82ab1ce
 @patch_to(PackedSteps)
 def _record(self, found: dict):
-    "Record the pass for packs of these shapes. Raises torch.OutOfMemoryError for a full GPU; any other failure ends recording."
+    "Record the pass for these shapes. Raises torch.OutOfMemoryError; any other failure ends recording."
     if len(self.recordings) >= MOST_RECORDINGS: return self._give_up(f"{MOST_RECORDINGS} shapes are recorded")
     self._tidy(); started = time.perf_counter()
     fixed = {k: v.to(self.device) for k, v in found.items() if torch.is_tensor(v)}
@@ -345,7 +349,7 @@ def _record(self, found: dict):
 
 @patch_to(PackedSteps)
 def prepare(self, packs):    # all of the run, in any order; tensors on the CPU
-    "Pass one pack of each shape, then record them, the largest first; call it before training. Changes no number."
+    "Before training, its model in training mode: pass one pack of each shape, then record them, largest first."
     if not self.record or self.optimizer is not None: return
     found = {_shapes(p): p for p in packs}
     largest_first = sorted(found.values(), key=lambda p: [-p["input_ids"].numel(), -p["keep"].numel()])

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'RECORD', 'HASHED', 'COMPILE_STEPS', 'MATTERING', 'SHARED_GIB', 'DEFINITIONS', 'choose_precision',
-           'choose_attention', 'choose_gpu', 'compute_settings', 'check_one_process', 'load_base', 'load_model',
-           'free_memory', 'to_dataset', 'NonFiniteLoss', 'make_trainer_class', 'current_peak_gib', 'reserved_peak_gib',
-           'StepRows', 'PackCollator', 'make_packed_trainer_class', 'halve', 'pack_tokens', 'shrink', 'optimiser_steps',
-           'training_arguments', 'seal', 'read_record', 'damage', 'checkpoints', 'set_aside', 'differences',
-           'find_checkpoint', 'only_plain', 'gpu_gib', 'choose_mode', 'choose_compile', 'Way', 'first_way', 'begun_way',
-           'packed_state', 'other_versions', 'packed_figures', 'progress_line', 'predicted_memory', 'check_prediction',
-           'smaller_way', 'training_identity', 'fit', 'gpu_shared', 'peaks_of', 'training_metrics',
-           'hidden_and_targets', 'head_logits', 'reference_loss', 'mean_loss', 'validation_loss', 'plan_training']
+           'choose_attention', 'choose_gpu', 'gpu_capability', 'compute_settings', 'check_one_process', 'load_base',
+           'load_model', 'free_memory', 'to_dataset', 'NonFiniteLoss', 'make_trainer_class', 'current_peak_gib',
+           'reserved_peak_gib', 'StepRows', 'PackCollator', 'make_packed_trainer_class', 'halve', 'pack_tokens',
+           'shrink', 'optimiser_steps', 'training_arguments', 'seal', 'read_record', 'damage', 'checkpoints',
+           'set_aside', 'differences', 'find_checkpoint', 'only_plain', 'gpu_gib', 'choose_mode', 'choose_compile',
+           'Way', 'first_way', 'begun_way', 'choose_way', 'packed_state', 'other_versions', 'all_packs',
+           'prepare_at_start', 'packed_figures', 'progress_line', 'predicted_memory', 'check_prediction', 'smaller_way',
+           'training_identity', 'fit', 'gpu_shared', 'peaks_of', 'training_metrics', 'hidden_and_targets',
+           'head_logits', 'reference_loss', 'mean_loss', 'validation_loss', 'plan_training']
 
 # %% ../nbs/03_training.ipynb #00318873
 import errno, gc, hashlib, json, math, os, re, shutil, time
@@ -19,9 +20,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .base import (decoder, freeze_all_but_linear, linear_layers, load_adapter, load_checked, load_from_model, load_tokenizer,
-                             output_head, quiet, text_config)
-from .core import (GemmaPeftError, MemoryMeter, Run, base_inputs, file_hash, provenance, stage, stage_settings, writing)
+from .base import (decoder, freeze_all_but_linear, linear_layers, load_adapter, load_checked, load_from_model,
+                             load_tokenizer, output_head, quiet, text_config)
+from .core import (GemmaPeftError, MemoryMeter, Run, base_inputs, file_hash, provenance, stage,
+                             stage_settings, writing)
 from .templating import labels
 
 # %% ../nbs/03_training.ipynb #9575b2fb
@@ -50,22 +52,26 @@ def choose_gpu() -> tuple[str | None, str]:    # its name, or None; and which it
     import torch
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
-        which = "the only one" if count == 1 else (f"the first of {count} that are visible; one process takes one GPU, and "
-                                                   "CUDA_VISIBLE_DEVICES=1 before the command chooses another")
+        more = "one process takes one GPU, and CUDA_VISIBLE_DEVICES=1 before the command chooses another"
+        which = "the only one" if count == 1 else f"the first of {count} that are visible; {more}"
         return torch.cuda.get_device_name(0), which
-    if torch.backends.mps.is_available(): return None, "Apple's GPU (MPS) is there, but is not used: the processor computes"
-    return None, "no CUDA GPU was found: the processor computes"
+    mac = torch.backends.mps.is_available()
+    why = "Apple's GPU (MPS) is there, but is not used" if mac else "no CUDA GPU was found"
+    return None, f"{why}: the processor computes"
 
 # %% ../nbs/03_training.ipynb #5ad75102
+def gpu_capability() -> float | None:    # such as 9.0; None without a GPU
+    "Compute capability of the GPU."
+    import torch
+    return float("{}.{}".format(*torch.cuda.get_device_capability())) if torch.cuda.is_available() else None
+
 def compute_settings(run: Run) -> dict:
     "Device, dtype and attention of this machine for `run`, each with its reason."
-    import torch
-    capability = float("{}.{}".format(*torch.cuda.get_device_capability())) if torch.cuda.is_available() else None
-    gpu, which = choose_gpu()
+    capability, (gpu, which) = gpu_capability(), choose_gpu()
     dtype, why_dtype = choose_precision(run.config.model.dtype, capability)
     attention, why_attention = choose_attention(run.config.model.attn_implementation)
-    return dict(device="cpu" if capability is None else "cuda", gpu=gpu, gpu_reason=which, dtype=dtype, dtype_reason=why_dtype,
-                attention=attention, attention_reason=why_attention)
+    return dict(device="cpu" if capability is None else "cuda", gpu=gpu, gpu_reason=which, dtype=dtype,
+                dtype_reason=why_dtype, attention=attention, attention_reason=why_attention)
 
 def check_one_process():
     "Raises GemmaPeftError under a launcher of several processes: each would train a model of its own."
@@ -154,10 +160,10 @@ def make_trainer_class():
     from trl import SFTTrainer
 
     class GuardedTrainer(SFTTrainer):
-        "An SFTTrainer that stops at the first non-finite number, keeps its meters over a resume and seals its checkpoints."
-        on_progress, record = None, {}                           # what its checkpoints say of how they were made
+        "An SFTTrainer that stops at what is not finite, keeps its meters over a resume, seals checkpoints."
+        on_progress, record = None, {}                # what its checkpoints say of how they were made
         seconds_before, peak_before, reserved_before = 0., 0., 0.
-        peak_of_attempts = None                                  # GiB of steps that were made in another way
+        peak_of_attempts = None                       # GiB of steps that were made in another way
 
         def layerwise(self):
             "The optimiser, if it takes gradients in the backward pass."
@@ -194,11 +200,11 @@ def make_trainer_class():
                         peak_reserved_gib=max(self.reserved_before, reserved_peak_gib()))
 
         def _save_checkpoint(self, model, trial):
-            limit, self.args.save_total_limit = self.args.save_total_limit, None          # the newest is not whole yet
+            limit, self.args.save_total_limit = self.args.save_total_limit, None     # not before the seal
             try: super()._save_checkpoint(model, trial)
-            except RuntimeError as e:                             # torch.save tells nobody why it cannot write
-                if re.search(r"PytorchStreamWriter|unexpected pos [0-9]", str(e)): raise OSError(errno.ENOSPC, "No space left on device") from e
-                raise
+            except RuntimeError as e:                 # torch.save does not say why it cannot write
+                if not re.search(r"PytorchStreamWriter|unexpected pos [0-9]", str(e)): raise
+                raise OSError(errno.ENOSPC, "No space left on device") from e
             finally: self.args.save_total_limit = limit
             folder = Path(self.args.output_dir)
             seal(folder / f"checkpoint-{self.state.global_step}", self.record | dict(meters=self.meters()))
@@ -335,16 +341,20 @@ def training_arguments(
 
 # %% ../nbs/03_training.ipynb #1584007f
 RECORD = "gemma_peft.json"    # in every checkpoint, written last
-HASHED = 2**26                # bytes; larger files are known by their size alone, for hashing them takes as long as training the steps between
+HASHED = 2**26                # bytes; larger files are known by size alone, hashing them would take too long
 
 def seal(
     checkpoint: Path,
     record: dict,      # what else is known of it
 ):
     "Write down which files a checkpoint has, in its record."
-    files = {p.relative_to(checkpoint).as_posix(): dict(bytes=p.stat().st_size, hash=file_hash(p) if p.stat().st_size <= HASHED else None)
-             for p in sorted(checkpoint.rglob("*")) if p.is_file() and p.name != RECORD}
-    with writing(checkpoint / RECORD) as t: t.write_text(json.dumps(record | dict(files=files), indent=1), encoding="utf-8")
+    def known(path):
+        size = path.stat().st_size
+        return dict(bytes=size, hash=file_hash(path) if size <= HASHED else None)
+    files = {p.relative_to(checkpoint).as_posix(): known(p) for p in sorted(checkpoint.rglob("*"))
+             if p.is_file() and p.name != RECORD}
+    text = json.dumps(record | dict(files=files), indent=1)
+    with writing(checkpoint / RECORD) as part: part.write_text(text, encoding="utf-8")
 
 def read_record(checkpoint: Path) -> dict:
     "What `seal` wrote."
@@ -354,7 +364,7 @@ def damage(
     checkpoint: Path,
 ) -> str:              # empty for a whole one
     "What a checkpoint lacks."
-    try: files = [(name, kept["bytes"], kept["hash"]) for name, kept in read_record(checkpoint)["files"].items()]
+    try: files = [(name, f["bytes"], f["hash"]) for name, f in read_record(checkpoint)["files"].items()]
     except FileNotFoundError: return f"{RECORD}, which is written last, is not there"
     except (ValueError, LookupError, TypeError, AttributeError): return f"{RECORD} cannot be read"
     for name, size, content in files:
@@ -367,8 +377,8 @@ def damage(
 # %% ../nbs/03_training.ipynb #15840083
 def checkpoints(folder: Path) -> list[Path]:
     "Folders that are named as checkpoints are, the oldest first."
-    found = [p for p in Path(folder).glob("checkpoint-*") if re.fullmatch("checkpoint-[0-9]+", p.name) and p.is_dir()]
-    return sorted(found, key=lambda p: int(p.name.split("-")[1]))
+    named = [p for p in Path(folder).glob("checkpoint-*") if re.fullmatch("checkpoint-[0-9]+", p.name)]
+    return sorted((p for p in named if p.is_dir()), key=lambda p: int(p.name.split("-")[1]))
 
 def set_aside(path: Path) -> Path:    # where it is now
     "Give a folder a name that nobody looks for."
@@ -377,7 +387,8 @@ def set_aside(path: Path) -> Path:    # where it is now
 
 def differences(before: dict, now: dict) -> list[str]:
     "What differs between two identities, settings by their names."
-    before, now = ({k: v for k, v in d.items() if k != "settings"} | d.get("settings", {}) for d in (before, now))
+    def flat(d): return {k: v for k, v in d.items() if k != "settings"} | d.get("settings", {})
+    before, now = flat(before), flat(now)
     return sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
 
 def find_checkpoint(
@@ -404,20 +415,20 @@ def only_plain(
     "What is asked for that the packed modes cannot do."
     attention = run.config.model.attn_implementation
     if arm == "galore" and run.config.galore.train_embeddings: return "the output head is trained"
-    if attention not in ("auto", "sdpa"): return f"model.attn_implementation = {attention!r} is asked for, and packs have an attention of their own"
-    return ""
+    if attention in ("auto", "sdpa"): return ""
+    return f"model.attn_implementation = {attention!r} is asked for, and packs have an attention of their own"
 
 def gpu_gib() -> float | None:
     "GiB of the GPU that are free or ours, at most the share that this process may take; None without a GPU."
     import torch
     if not torch.cuda.is_available(): return None
-    free, total = torch.cuda.mem_get_info()
-    return min(total * torch.cuda.get_per_process_memory_fraction(), free + torch.cuda.memory_reserved()) / 2**30
+    (free, total), share = torch.cuda.mem_get_info(), torch.cuda.get_per_process_memory_fraction()
+    return min(total * share, free + torch.cuda.memory_reserved()) / 2**30
 
 def choose_mode(
     run: Run,
     arm: str,                      # qlora or galore
-    compiled: bool | None = None,  # layers are compiled, which takes less memory; None: unless training.compile is off
+    compiled: bool | None = None,  # layers are, which takes less memory; None: unless training.compile is off
 ) -> tuple:                        # a steps.Mode, and why
     "How the GPU is used, with the reason."
     from gemma_peft import memory
@@ -458,15 +469,16 @@ class Way:
 
     def sizes(self, arm: str) -> dict:
         "What it takes of the machine, in JSON."
-        return dict(mode=self.mode.name, micro=self.micro, accumulation=self.accumulation, pack_tokens=pack_tokens(self.mode, arm),
-                    compiled=self.compiled)
+        return dict(mode=self.mode.name, micro=self.micro, accumulation=self.accumulation,
+                    pack_tokens=pack_tokens(self.mode, arm), compiled=self.compiled)
 
 def first_way(run: Run, arm: str, rows: int) -> Way:
     "What the settings and the hardware ask for."
     t = run.config.training
     steps = optimiser_steps(rows, t.epochs, t.micro_batch_size, t.gradient_accumulation_steps)
-    compiled, why_compiled = choose_compile(t.compile, steps)
-    return Way(*choose_mode(run, arm, compiled), t.micro_batch_size, t.gradient_accumulation_steps, compiled, why_compiled)
+    compiled = choose_compile(t.compile, steps)
+    mode = choose_mode(run, arm, compiled[0])
+    return Way(*mode, t.micro_batch_size, t.gradient_accumulation_steps, *compiled)
 
 def begun_way(record: dict) -> Way:
     "The way in which a checkpoint was made, as far as this machine can go it."
@@ -477,6 +489,18 @@ def begun_way(record: dict) -> Way:
     compiled = (w["compiled"], record["compile_reason"]) if possible or not w["compiled"] else (False, why)
     return Way(mode, record["mode_reason"], w["micro"], w["accumulation"], *compiled)
 
+def choose_way(
+    run: Run,
+    arm: str,                 # qlora or galore
+    rows: int,
+    checkpoint: str | None,   # of `find_checkpoint`
+) -> Way:
+    "As a checkpoint was made, where the mode is left to us; but not plainly once there is a GPU for more."
+    begun = begun_way(read_record(checkpoint)) if checkpoint and run.config.training.mode == "auto" else None
+    if begun and begun.mode.name != "plain": return begun
+    way = first_way(run, arm, rows)
+    return begun if begun and way.mode.name == "plain" else way
+
 # %% ../nbs/03_training.ipynb #cdb76e9f
 def _packed_galore(optimizer, numbers: dict, states: dict):
     "Saved moments and projectors as GaLore's stores keep them; what fits as it is, is copied."
@@ -485,8 +509,9 @@ def _packed_galore(optimizer, numbers: dict, states: dict):
             if not (old := states.get(numbers[p])): continue
             b.steps[i] = int(old["step"])
             for name, store in b.stores.items():
-                same = all(name + part in old and old[name + part].shape == t[i].shape for part, t in store.parts.items())
-                if same: [t[i].copy_(old[name + part]) for part, t in store.parts.items()]
+                ours = {name + part: t[i] for part, t in store.parts.items()}
+                if all(k in old and old[k].shape == t.shape for k, t in ours.items()):
+                    for k, t in ours.items(): t.copy_(old[k])
                 else: b.put(name, slice(i, i + 1), old[name][None].to(b.device))
 
 def _packed_adam(optimizer, numbers: dict, states: dict):
@@ -499,8 +524,9 @@ def _packed_adam(optimizer, numbers: dict, states: dict):
             state = optimizer.state[p]; state["step"] = int(old["step"])
             for n, moment in ((1, "exp_avg"), (2, "exp_avg_sq")):
                 kept, value = state[f"state{n}"], old[moment].to(p.device)
-                if kept.dtype == value.dtype: kept.copy_(value)
-                else: quantize_blockwise(value, code=state[f"qmap{n}"], absmax=state[f"absmax{n}"], out=kept, blocksize=256)
+                if kept.dtype == value.dtype: kept.copy_(value); continue
+                code, absmax = state[f"qmap{n}"], state[f"absmax{n}"]
+                quantize_blockwise(value, code=code, absmax=absmax, out=kept, blocksize=256)
 
 def packed_state(
     optimizer,     # of the frugal mode; its state is replaced
@@ -517,16 +543,18 @@ def packed_state(
     return optimizer.state_dict()
 
 # %% ../nbs/03_training.ipynb #1374a0bd
-def _trainer(kind, run, arm, rows, model, args, make_optimizer, learning_rate, mode, peft_config, callbacks, **more):
+def _trainer(kind, run, arm, rows, model, args, mode, make_optimizer, learning_rate, peft_config, callbacks,
+             **more):
     "A trainer of this kind, with what plain and packed training share."
     from transformers import PrinterCallback
     optimizers = (make_optimizer(model, learning_rate, mode), None) if make_optimizer else (None, None)
-    trainer = kind(model=model, args=args, train_dataset=to_dataset(rows), processing_class=load_tokenizer(run), peft_config=peft_config,
+    trainer = kind(model=model, args=args, train_dataset=to_dataset(rows), peft_config=peft_config,
+                   processing_class=load_tokenizer(run),
                    optimizers=optimizers, callbacks=list(callbacks), **more)
-    trainer.remove_callback(PrinterCallback)                           # ours prints one line, not a dictionary
+    trainer.remove_callback(PrinterCallback)                  # ours prints one line, not a dictionary
     if peft_config:
         for p in trainer.model.parameters():
-            if p.requires_grad: p.data = p.data.float()              # TRL made them bf16; see above
+            if p.requires_grad: p.data = p.data.float()       # TRL made them bf16; see above
     trainer.on_progress = progress_line(run, arm)
     return trainer
 
@@ -536,25 +564,28 @@ def _take_up(trainer, checkpoint: Path):
     from gemma_peft.steps import on_default_stream
     record = read_record(checkpoint)
     meters, way, ours = record["meters"], record["way"], trainer.record["way"]
+    peaks = meters["peak_gib"], meters["peak_reserved_gib"]
     trainer.seconds_before = meters["seconds"]
-    if way == ours: trainer.peak_before, trainer.reserved_before = meters["peak_gib"], meters["peak_reserved_gib"]
-    else: trainer.peak_of_attempts = meters["peak_gib"]                # another way's cost
-    if (way["mode"], ours["mode"]) != ("fast", "frugal"): return
-    saved = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
-    with on_default_stream(), writing(checkpoint / "optimizer.pt") as part: torch.save(packed_state(trainer.optimizer, saved), part)
+    if way == ours: trainer.peak_before, trainer.reserved_before = peaks
+    else: trainer.peak_of_attempts = peaks[0]                 # another way's cost
+    if ours["mode"] != "frugal" or way["mode"] == "frugal": return
+    path = checkpoint / "optimizer.pt"
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    with on_default_stream(), writing(path) as part: torch.save(packed_state(trainer.optimizer, saved), part)
     seal(checkpoint, trainer.record | dict(meters=dict(meters, peak_gib=0., peak_reserved_gib=0.)))
 
-MATTERING = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "gemma_peft")    # to the last bit
+MATTERING = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "gemma_peft")
 
 def other_versions(record: dict) -> str:    # empty where all are the same
     "Packages that were others when a checkpoint was made."
     before, now = record.get("versions", {}), provenance()["versions"]
     changed = [f"{k} {before.get(k)} (now {now.get(k)})" for k in MATTERING if before.get(k) != now.get(k)]
-    return f", made with {', '.join(changed)}: the last bits may differ from those of a run in one go" if changed else ""
+    return f", made with {', '.join(changed)}: the result may differ in its last bits" if changed else ""
 
 def _train(trainer, run, arm, way, identity):
     "Train, going on from a checkpoint where there is one."
-    trainer.record = dict(identity=identity, way=way.sizes(arm), mode_reason=way.mode_reason, compile_reason=way.compile_reason, **provenance())
+    trainer.record = dict(identity=identity, way=way.sizes(arm), mode_reason=way.mode_reason,
+                          compile_reason=way.compile_reason, **provenance())
     checkpoint = find_checkpoint(run.path / f"models/{arm}", identity, run.warn)
     if checkpoint:
         run.warn(f"{arm} goes on from {Path(checkpoint).name}{other_versions(read_record(checkpoint))}")
@@ -567,22 +598,44 @@ def _plain_attempt(run, arm, rows, way, make_model, learning_rate, identity, **m
     "One try at training as TRL does it, with this micro-batch; the trainer, trained."
     args = training_arguments(run, run.path / f"models/{arm}", learning_rate, way.micro, way.accumulation,
                               bf16=compute_settings(run)["dtype"] == "bfloat16")
-    trainer = _trainer(make_trainer_class(), run, arm, rows, make_model(), args, learning_rate=learning_rate, mode=way.mode, **more)
+    kind, model = make_trainer_class(), make_model()
+    trainer = _trainer(kind, run, arm, rows, model, args, way.mode, learning_rate=learning_rate, **more)
     trainer.done = dict(micro_batch_size=way.micro, gradient_accumulation_steps=way.accumulation)
     return _train(trainer, run, arm, way, identity)
+
+# %% ../nbs/03_training.ipynb #93c2e896
+def all_packs(trainer):
+    "Every pack of a run, as training will meet them; random numbers stay as they were."
+    import torch
+    with torch.random.fork_rng(devices=[]):
+        loader = trainer.get_train_dataloader()
+        for _ in range(math.ceil(trainer.args.num_train_epochs)):
+            for batch in loader: yield from batch["step"].packs
+
+def prepare_at_start(trainer):
+    "Let all shapes be recorded when training begins: what a checkpoint held is in the model by then."
+    from transformers import TrainerCallback
+    class Prepare(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            if state.global_step >= state.max_steps: return
+            trainer.model.train()
+            trainer.steps.prepare(all_packs(trainer))
+    trainer.add_callback(Prepare())
 
 # %% ../nbs/03_training.ipynb #df6ccb1a
 def _packed_trainer(run, arm, rows, way, make_model, learning_rate, peft_config, varlen, **more):
     "The trainer of a packed mode, with its optimiser."
-    t, s, mode, longest = run.config.training, compute_settings(run), way.mode, max(len(r["input_ids"]) for r in rows)
+    t, s, mode = run.config.training, compute_settings(run), way.mode
     small = dict(optim="adamw_bnb_8bit") if mode.adapter_moments == "8bit" and s["device"] == "cuda" else {}
-    args = training_arguments(run, run.path / f"models/{arm}", learning_rate, t.micro_batch_size * t.gradient_accumulation_steps, 1,
-                              s["dtype"] == "bfloat16", gradient_checkpointing=False, **small)
+    a_step, folder = t.micro_batch_size * t.gradient_accumulation_steps, run.path / f"models/{arm}"
+    args = training_arguments(run, folder, learning_rate, a_step, 1, s["dtype"] == "bfloat16",
+                              gradient_checkpointing=False, **small)
     model = make_model()
     if peft_config and mode.dequantise: model = model.dequantize()
-    collator = PackCollator(load_tokenizer(run).pad_token_id, pack_tokens(mode, arm), longest, mode.bucket, varlen)
-    trainer = _trainer(make_packed_trainer_class(), run, arm, rows, model, args, learning_rate=learning_rate, mode=mode,
-                       peft_config=peft_config, data_collator=collator, **more)
+    pad, longest = load_tokenizer(run).pad_token_id, max(len(r["input_ids"]) for r in rows)
+    collator = PackCollator(pad, pack_tokens(mode, arm), longest, mode.bucket, varlen)
+    trainer = _trainer(make_packed_trainer_class(), run, arm, rows, model, args, mode, data_collator=collator,
+                       learning_rate=learning_rate, peft_config=peft_config, **more)
     trainer.create_optimizer()
     return trainer
 
@@ -590,17 +643,20 @@ def _packed_attempt(run, arm, rows, way, identity, **more):
     "One try at training in the fast or the frugal mode; the trainer, trained."
     import torch
     from gemma_peft.packing import Head, has_varlen, packed_loss
-    from gemma_peft.steps import PackedSteps, own_stream, ready_to_train, small_workspaces, step_on_default_stream
-    s, mode = compute_settings(run), way.mode
-    capability = float("{}.{}".format(*torch.cuda.get_device_capability())) if s["device"] == "cuda" else None
-    varlen, longest = has_varlen(s["device"], s["dtype"], capability), max(len(r["input_ids"]) for r in rows)
+    from gemma_peft.steps import (PackedSteps, own_stream, ready_to_train, small_workspaces,
+                                  step_on_default_stream)
+    s, mode, longest = compute_settings(run), way.mode, max(len(r["input_ids"]) for r in rows)
+    varlen = has_varlen(s["device"], s["dtype"], gpu_capability())
     with small_workspaces() if mode.name == "frugal" else nullcontext():
         trainer = _packed_trainer(run, arm, rows, way, varlen=varlen, **more)
         step_on_default_stream(trainer.optimizer)
         with ready_to_train(trainer.model, mode, longest, way.compiled) as keys, own_stream():
-            head, trained = Head(trainer.model, mode.vocabulary_block, way.compiled), [p for p in trainer.model.parameters() if p.requires_grad]
-            trainer.steps = PackedSteps(lambda found: packed_loss(trainer.model, found, head), trained, keys, run.config.seed,
-                                        trainer.layerwise(), torch.bfloat16 if s["dtype"] == "bfloat16" else None, warn=run.warn)
+            head = Head(trainer.model, mode.vocabulary_block, way.compiled)
+            trained = [p for p in trainer.model.parameters() if p.requires_grad]
+            autocast = torch.bfloat16 if s["dtype"] == "bfloat16" else None
+            trainer.steps = PackedSteps(lambda found: packed_loss(trainer.model, found, head), trained, keys,
+                                        run.config.seed, trainer.layerwise(), autocast, warn=run.warn)
+            prepare_at_start(trainer)
             _train(trainer, run, arm, way, identity)
             trainer.watch.look()
         trainer.done = packed_figures(run, arm, way, trainer.steps, varlen)
@@ -609,12 +665,14 @@ def _packed_attempt(run, arm, rows, way, identity, **more):
 
 def packed_figures(run, arm, way, steps, varlen: bool) -> dict:
     "What the metrics say of a packed training alone."
-    t, attention = run.config.training, "PyTorch's kernel for sequences of varying length" if varlen else "PyTorch's sdpa, sequence by sequence"
-    return dict(micro_batch_size=t.micro_batch_size, gradient_accumulation_steps=t.gradient_accumulation_steps,
-                attention="varlen" if varlen else "sdpa", attention_reason=f"packs: {attention}", pack_tokens=pack_tokens(way.mode, arm),
-                compiled=way.compiled, compile_reason=way.compile_reason, recordings=len(steps.recordings),
-                recording_seconds=round(steps.recording_seconds, 2), recorded_share=round(steps.recorded_share, 4),
-                unrecorded_reason=steps.failed)
+    t = run.config.training
+    kernel = "kernel for sequences of varying length" if varlen else "sdpa, sequence by sequence"
+    return dict(
+        micro_batch_size=t.micro_batch_size, gradient_accumulation_steps=t.gradient_accumulation_steps,
+        attention="varlen" if varlen else "sdpa", attention_reason=f"packs: PyTorch's {kernel}",
+        pack_tokens=pack_tokens(way.mode, arm), compiled=way.compiled, compile_reason=way.compile_reason,
+        recordings=len(steps.recordings), recording_seconds=round(steps.recording_seconds, 2),
+        recorded_share=round(steps.recorded_share, 4), unrecorded_reason=steps.failed)
 
 # %% ../nbs/03_training.ipynb #c4f88b54
 def progress_line(run: Run, arm: str):
@@ -653,34 +711,38 @@ def _can_fit(run, arm, mode, compiled) -> bool:
     "Whether a mode can fit, by the ledger; where nothing is known, it may."
     from gemma_peft import memory
     limit, ledger = gpu_gib(), predicted_memory(run, arm, mode, compiled)
-    return limit is None or ledger is None or ledger.peak_gib <= memory.SHARE * limit
+    return limit is None or ledger is None or ledger.reserved_gib <= memory.SHARE * limit
 
 def smaller_way(run: Run, arm: str, way: Way, longest: int) -> Way:    # longest: tokens of a row
     "What is tried after a full GPU, with a warning. Raises GemmaPeftError where nothing is left."
     if way.mode.name == "plain":
         micro, accumulation = halve(way.micro, way.accumulation)
-        run.warn(f"GPU memory is full with micro-batches of {way.micro}; going on with {micro} x {accumulation} steps of accumulation, "
-                 f"the same {way.micro * way.accumulation} sequences a step")
+        run.warn(f"GPU memory is full with micro-batches of {way.micro}; going on with "
+                 f"{micro} x {accumulation} steps of accumulation, the same {way.micro * way.accumulation} "
+                 "sequences a step")
         return replace(way, micro=micro, accumulation=accumulation)
-    mode = shrink(way.mode, arm, longest, run.config.training.mode == "auto", lambda mode: _can_fit(run, arm, mode, way.compiled))
-    run.warn(f"GPU memory is full in the {way.mode.name} mode; going on in the {mode.name} one with packs of {pack_tokens(mode, arm)} tokens")
-    why = way.mode_reason if mode.name == way.mode.name else f"GPU memory was full in the {way.mode.name} mode, taken first ({way.mode_reason})"
+    def fits(mode): return _can_fit(run, arm, mode, way.compiled)
+    before, mode = way.mode.name, shrink(way.mode, arm, longest, run.config.training.mode == "auto", fits)
+    run.warn(f"GPU memory is full in the {before} mode; going on in the {mode.name} one with packs of "
+             f"{pack_tokens(mode, arm)} tokens")
+    if mode.name == before: return replace(way, mode=mode)
+    why = f"GPU memory was full in the {before} mode, taken first ({way.mode_reason})"
     return replace(way, mode=mode, mode_reason=why)
 
 def _attempt(run, arm, rows, way, **asked):
     "One try: the trainer, or None; its meter; and why it failed, empty for a full GPU."
     from torch._dynamo.exc import TorchDynamoException
     from gemma_peft.steps import out_of_memory
-    trainer, problem = None, ""
+    trainer, problem, train = None, "", _plain_attempt if way.mode.name == "plain" else _packed_attempt
     with MemoryMeter() as meter:
-        try: trainer = (_plain_attempt if way.mode.name == "plain" else _packed_attempt)(run, arm, rows, way, **asked)
+        try: trainer = train(run, arm, rows, way, **asked)
         except Exception as e:
             if not isinstance(e, TorchDynamoException) and not out_of_memory(e): raise
             if not out_of_memory(e): problem = str(e).splitlines()[0]
     return trainer, meter, problem
 
 def _attempts(run, arm, rows, way, **asked):
-    "Train, in another way after a failure that it may mend: the trainer, its way, its meter, and the highest peak of those that failed."
+    "Train, in another way after a failure: the trainer, way, meter, and the failed ones' highest peak."
     longest, highest = max(len(r["input_ids"]) for r in rows), None
     while True:
         trainer, meter, problem = _attempt(run, arm, rows, way, **asked)
@@ -696,9 +758,10 @@ def _attempts(run, arm, rows, way, **asked):
 # %% ../nbs/03_training.ipynb #c61c3b14
 def training_identity(run: Run, arm: str, rows: list[dict], learning_rate: float) -> dict:
     "What a training depends on: checkpoints are taken up where all of it is the same."
-    content = {name: (file or {}).get("hash") if isinstance(file, dict) or file is None else file for name, file in base_inputs(run).items()}
-    return dict(settings=stage_settings(run, arm), learning_rate=learning_rate, dtype=compute_settings(run)["dtype"], base=content,
-                rows=hashlib.sha256(json.dumps(rows).encode()).hexdigest())
+    content = {name: (file or {}).get("hash") for name, file in base_inputs(run).items()}
+    hashed = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return dict(settings=stage_settings(run, arm), learning_rate=learning_rate, base=content, rows=hashed,
+                dtype=compute_settings(run)["dtype"])
 
 def fit(
     run: Run,
@@ -712,19 +775,22 @@ def fit(
 ) -> tuple:                  # the trained model, and its metrics
     "Train, resuming where a killed run stopped and going in smaller pieces on a full GPU."
     check_one_process()
-    identity = training_identity(run, arm, rows, learning_rate)
+    t, identity = run.config.training, training_identity(run, arm, rows, learning_rate)
     checkpoint = find_checkpoint(run.path / f"models/{arm}", identity, run.warn)
-    way = begun_way(read_record(checkpoint)) if checkpoint and run.config.training.mode == "auto" else first_way(run, arm, len(rows))
-    trainer, way, meter, highest = _attempts(run, arm, rows, way, make_model=make_model, make_optimizer=make_optimizer, identity=identity,
-                                             learning_rate=learning_rate, peft_config=peft_config, callbacks=callbacks)
-    t = run.config.training
-    steps = optimiser_steps(len(rows), t.epochs, trainer.done["micro_batch_size"], trainer.done["gradient_accumulation_steps"])
+    way = choose_way(run, arm, len(rows), checkpoint)
+    trainer, way, meter, highest = _attempts(
+        run, arm, rows, way, make_model=make_model, make_optimizer=make_optimizer, identity=identity,
+        learning_rate=learning_rate, peft_config=peft_config, callbacks=callbacks)
+    made = trainer.done["micro_batch_size"], trainer.done["gradient_accumulation_steps"]
+    steps = optimiser_steps(len(rows), t.epochs, *made)
     if trainer.state.global_step != steps:
         raise RuntimeError(f"{arm}: {trainer.state.global_step} optimiser steps were made, {steps} were due")
     peaks = peaks_of(trainer, meter, highest)
+    ledger = predicted_memory(run, arm, way.mode, way.compiled and way.mode.name != "plain")
     done = dict(mode=way.mode.name, mode_reason=way.mode_reason, **trainer.done)
-    done |= check_prediction(predicted_memory(run, arm, way.mode, way.compiled and way.mode.name != "plain"), peaks["peak_memory_gib"])
-    return trainer.model.eval(), training_metrics(run, arm, trainer, peaks, meter.others_gib, rows, learning_rate, done)
+    done |= check_prediction(ledger, peaks["peak_memory_gib"])
+    metrics = training_metrics(run, arm, trainer, peaks, meter.others_gib, rows, learning_rate, done)
+    return trainer.model.eval(), metrics
 
 # %% ../nbs/03_training.ipynb #86fd840d
 SHARED_GIB = 2      # of the GPU in others' hands; a context alone takes half a GiB
@@ -733,13 +799,14 @@ DEFINITIONS = dict(
     peak_memory_gib="the headline: peak_allocated_gib on a GPU, peak_rss_gib without one",
     peak_allocated_gib="GiB (2**30) of tensors at the worst moment of training, weights included (torch.cuda.max_memory_allocated)",
     peak_reserved_gib="GiB that PyTorch's allocator held of the GPU at the worst moment",
-    peak_of_attempts_gib="the same as the headline for what was tried before in larger pieces and did not fit; null where the first try did",
+    peak_of_attempts_gib="the same of attempts that did not fit; null where the first one did",
     peak_rss_gib="GiB of resident memory of the whole process at the worst moment of training, Python and libraries included",
     train_seconds="wall time of training alone: no loading, no evaluation; with a resume, the steps that were kept",
+    gpu="the GPU that trained, one where several are visible; null without one",
     gpu_shared=f"other processes held more than {SHARED_GIB} GiB of the GPU when training began or ended, so that its seconds count their work too; null without a GPU",
     tokens_per_second="non-padding tokens a second of train_seconds",
     recorded_share="share of the packs that were replays of a recorded pass; 0 without a GPU",
-    unrecorded_reason="why packs ran unrecorded, beside the first of each shape and refreshes of a subspace; null where nothing stood in the way",
+    unrecorded_reason="why packs ran unrecorded; null where nothing stood in the way",
     predicted_peak_gib="what the memory ledger predicts for the peak on a GPU, of tensors alone",
     predicted_static_gib="the part of it that is there at every moment of training",
     final_train_loss="mean loss per trained token over the last logging interval, in nats",
@@ -772,12 +839,15 @@ def training_metrics(run, arm, trainer, peaks, others_gib, rows, learning_rate, 
     seconds, tokens = trainer.elapsed(), trainer.state.num_input_tokens_seen
     return dict(
         method=arm, seed=run.config.seed, **peaks, train_seconds=seconds, gpu_shared=gpu_shared(others_gib),
-        tokens_per_second=round(tokens / seconds, 1), train_tokens=tokens, trained_tokens=sum(e - b for r in rows for b, e in r["assistant_spans"]),
-        train_samples=len(rows), steps=trainer.state.global_step, epochs=run.config.training.epochs, **(compute_settings(run) | done),
-        learning_rate=learning_rate, final_train_loss=round(history[-1]["loss"], 5),
+        tokens_per_second=round(tokens / seconds, 1), train_tokens=tokens,
+        trained_tokens=sum(e - b for r in rows for b, e in r["assistant_spans"]),
+        train_samples=len(rows), steps=trainer.state.global_step, epochs=run.config.training.epochs,
+        **(compute_settings(run) | done), learning_rate=learning_rate,
+        final_train_loss=round(history[-1]["loss"], 5),
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        loss_curve=[dict(step=h["step"], tokens=h["num_input_tokens_seen"], seconds=h["seconds"], loss=h["loss"],
-                         learning_rate=h["learning_rate"], grad_norm=float(h["grad_norm"])) for h in history],
+        loss_curve=[dict(step=h["step"], tokens=h["num_input_tokens_seen"], seconds=h["seconds"],
+                         loss=h["loss"], learning_rate=h["learning_rate"], grad_norm=float(h["grad_norm"]))
+                    for h in history],
         definitions=DEFINITIONS, **provenance())
 
 # %% ../nbs/03_training.ipynb #def08529
@@ -800,7 +870,8 @@ def _padded(rows: list[dict], pad_token_id: int, device):
 def hidden_and_targets(model, rows: list[dict], pad_token_id: int):
     "Hidden states before each counted token, the token, and its row: (n, width), (n,), (n,)."
     ids, mask, target = _padded(rows, pad_token_id, model.device)
-    hidden = decoder(model)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state     # (batch, seq, width)
+    found = decoder(model)(input_ids=ids, attention_mask=mask, use_cache=False)
+    hidden = found.last_hidden_state                                                 # (batch, seq, width)
     target = target[:, 1:]                                                                      # token t is predicted at t - 1
     where = target != -100
     return hidden[:, :-1][where], target[where], where.nonzero()[:, 0]
@@ -820,7 +891,8 @@ def _losses(model, rows, pad_token_id, batch_tokens, head_tokens) -> list[tuple[
     with torch.inference_mode():
         for batch in _batches(rows, batch_tokens):
             hidden, target, row = hidden_and_targets(model, [rows[i] for i in batch], pad_token_id)
-            losses = torch.cat([head.token_losses(h, t) for h, t in zip(hidden.split(head_tokens), target.split(head_tokens))])
+            parts = zip(hidden.split(head_tokens), target.split(head_tokens))
+            losses = torch.cat([head.token_losses(h, t) for h, t in parts])
             per_row = torch.zeros(len(batch), device=losses.device).index_add_(0, row, losses)
             for j, (i, loss) in enumerate(zip(batch, per_row.tolist())): sums[i], counts[i] = loss, int((row == j).sum())
     return list(zip(sums, counts))
@@ -829,8 +901,8 @@ def reference_loss(
     model,
     rows: list[dict],           # input_ids and assistant_spans
     pad_token_id: int,
-    batch_tokens: int = 8192,   # tokens of a batch, padding included; half of them where GPU memory is full
-    head_tokens: int = 1024,    # positions multiplied with the head at a time; half of them where GPU memory is full
+    batch_tokens: int = 8192,   # tokens of a batch, padding included; fewer where GPU memory is full
+    head_tokens: int = 1024,    # positions multiplied with the head at a time; fewer where GPU memory is full
 ) -> list[tuple[float, int]]:   # of each row: summed loss in nats, counted tokens
     "Negative log-likelihood of the tokens in `assistant_spans`, row by row."
     from gemma_peft.steps import out_of_memory
@@ -840,10 +912,10 @@ def reference_loss(
             longest = max(len(r["input_ids"]) for r in rows)
             if not out_of_memory(e): raise
             if batch_tokens <= longest and head_tokens <= 32: raise GemmaPeftError(
-                f"One row of {longest} tokens does not fit the GPU's memory, though nothing is trained. Remedies: end what else uses "
-                "the GPU, `--set data.max_length=256`, a smaller model") from e
+                f"One row of {longest} tokens does not fit the GPU's memory, though nothing is trained. "
+                "Remedies: end what else uses the GPU, `--set data.max_length=256`, a smaller model") from e
         free_memory()
-        print(f"GPU memory is full with {batch_tokens:,} tokens at a time; losses go on with {batch_tokens // 2:,}", flush=True)
+        print(f"GPU memory is full with {batch_tokens:,} tokens at a time; half of them are next", flush=True)
         batch_tokens, head_tokens = batch_tokens // 2, max(32, head_tokens // 2)
 
 def mean_loss(pairs: list[tuple[float, int]]) -> float:
@@ -855,11 +927,13 @@ def validation_loss(
     rows: list[dict],    # the validation slice
     pad_token_id: int,
 ) -> float:              # nats a token, five decimals
-    "The loss on the validation slice. Raises NonFiniteLoss: the last step is followed by no other that would notice."
+    "The loss on the validation slice. Raises NonFiniteLoss: no step follows the last one that would notice."
     loss = mean_loss(reference_loss(model, rows, pad_token_id))
     if math.isfinite(loss): return round(loss, 5)
-    raise NonFiniteLoss(f"The validation loss is {loss} after training. Remedy: a smaller learning rate (`--set qlora.learning_rate=...`, "
-                        "galore.learning_rate or controls.full_learning_rate), or `--set model.dtype=float32`")
+    raise NonFiniteLoss(
+        f"The validation loss is {loss} after training. Remedy: a smaller learning rate "
+        "(`--set qlora.learning_rate=...`, galore.learning_rate or controls.full_learning_rate), or "
+        "`--set model.dtype=float32`")
 
 # %% ../nbs/03_training.ipynb #61318610
 @stage("training", result=lambda run: run.read_json("results/metrics/training_plan.json"))
@@ -878,5 +952,6 @@ def plan_training(run: Run) -> dict:
         plan[f"{arm}_mode"] = mode.name
         if ledger := predicted_memory(run, arm, mode, choose_compile(t.compile, plan["steps"])[0]): plan[f"{arm}_predicted_peak_gib"] = round(ledger.peak_gib, 4)
     run.write_json("results/metrics/training_plan.json", plan)
-    for what in ("gpu", "dtype", "attention", "qlora_mode", "galore_mode"): print(f"{what}: {plan[what] or 'none'} ({plan[what + '_reason']})")
+    for what in ("gpu", "dtype", "attention", "qlora_mode", "galore_mode"):
+        print(f"{what}: {plan[what] or 'none'} ({plan[what + '_reason']})")
     return plan
