@@ -169,7 +169,7 @@ def numbered(source: str, error: BaseException) -> list[str]:
 
 def frames(error: BaseException) -> list[str]:
     "Where in files it happened, innermost last; IPython's own frames and the cell's stay out."
-    found = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(".py") and not any(p in f.filename for p in ("/IPython/", "/_pytest/", "ipykernel_"))]
+    found = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(".py") and not any(p in Path(f.filename).as_posix() for p in ("/IPython/", "/_pytest/", "ipykernel_"))]
     return [f"{os.path.relpath(f.filename, HERE.parent) if f.filename.startswith(str(HERE.parent)) else f.filename}:{f.lineno} in {f.name}: {f.line}" for f in found[-6:]]
 
 def describe(error: BaseException) -> str:
