@@ -23,9 +23,9 @@ from statistics import mean, stdev
 from typing import Callable
 from .core import (COLOURS, LABELS, LADDER, SOURCES, STAGES, Config, GemmaPeftError, Run, fingerprint, get, locked, nearest, stage,
                              stage_settings, stage_state, training_inputs, writing)
-from .data import load_tokenizer
+from .base import load_adapter, load_tokenizer
 from .training import choose_mode, compute_settings, fit, free_memory, load_base, load_model, validation_loss
-from .qlora import lora_config, lora_update, train_qlora
+from .qlora import lora_config, lora_update, save_adapter, train_qlora
 from .galore import GaLoreAdamW, galore_model, save_model, train_galore
 from .eval import ARMS, drop_parts, evaluate_model, results_file, where_it_fits
 from .measures import SEEN, gap, measure_model, text_rows, training_sample
@@ -278,9 +278,8 @@ def train_row(
         parts = [run.read_json(f"data/processed/{s}_processed.json") for s in ("train", "validation")]
         model, metrics = fit(run, arm, parts[0], make_model, learning_rate, **more)
         tokenizer, folder = load_tokenizer(run), f"models/{arm}/final"
-        if "peft_config" in more:
-            with run.writing(folder) as f: model.save_pretrained(f); tokenizer.save_pretrained(f)
-        else: save_model(run, model, tokenizer, folder)
+        save = save_adapter if "peft_config" in more else save_model
+        save(run, model, tokenizer, folder, name, metrics)
         loss = validation_loss(model, parts[1], tokenizer.pad_token_id)
         del model; free_memory()
         return {k: v for k, v in metrics.items() if not k.startswith("predicted_")} | dict(method=name, validation_loss=loss)       # predicted was the arm's memory
@@ -296,11 +295,10 @@ def full_base(run: Run):
 
 @row("lora", "LoRA", ("full_adamw", "base"), "only adapters are trained, of a low rank")
 def make_lora(run: Run):
-    from peft import PeftModel
     child = child_run(run, "ladder/lora")
     def load():
         train_row(child, "lora", "qlora", lambda: full_base(child), child.config.qlora.learning_rate, peft_config=lora_config(child))
-        return PeftModel.from_pretrained(load_base(child), str(child.path / "models/qlora/final")).eval()
+        return load_adapter(load_base(child), child.path / "models/qlora/final")
     finish(child, "lora", load, training_inputs(child, "qlora"))
 
 # %% ../nbs/07a_controls.ipynb #f68f8a2c

@@ -158,9 +158,9 @@ def make_decoder(
     "What decodes the answers of `model`. Raises GemmaPeftError for an unknown name."
     if decoder not in DECODERS: raise GemmaPeftError(f"decoder {decoder!r} must be one of {', '.join(DECODERS)}: `--set eval.decoder=auto`")
     if decoder == "generate" or decoder == "auto" and model.device.type != "cuda": return None
-    from transformers import Gemma3ForCausalLM
+    from transformers import Gemma3ForCausalLM, Gemma3ForConditionalGeneration
     from gemma_peft.generation import GreedyDecoder, bare
-    if not isinstance(bare(model), Gemma3ForCausalLM): return None
+    if not isinstance(bare(model), (Gemma3ForCausalLM, Gemma3ForConditionalGeneration)): return None
     return GreedyDecoder(model, max_new_tokens, stop_token_ids(tokenizer), tokenizer.pad_token_id)
 
 # %% ../nbs/06_eval.ipynb #c43f5098
