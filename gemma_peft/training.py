@@ -9,10 +9,10 @@ __all__ = ['MODELS', 'RECORD', 'HASHED', 'COMPILE_STEPS', 'MATTERING', 'SHARED_G
            'reserved_peak_gib', 'StepRows', 'PackCollator', 'make_packed_trainer_class', 'halve', 'pack_tokens',
            'shrink', 'optimiser_steps', 'training_arguments', 'seal', 'read_record', 'damage', 'checkpoints',
            'set_aside', 'differences', 'find_checkpoint', 'only_plain', 'gpu_gib', 'choose_mode', 'choose_compile',
-           'Way', 'first_way', 'begun_way', 'choose_way', 'packed_state', 'other_versions', 'packed_figures',
-           'progress_line', 'predicted_memory', 'check_prediction', 'smaller_way', 'training_identity', 'fit',
-           'gpu_shared', 'peaks_of', 'training_metrics', 'hidden_and_targets', 'head_logits', 'reference_loss',
-           'mean_loss', 'validation_loss', 'plan_training']
+           'Way', 'first_way', 'begun_way', 'choose_way', 'packed_state', 'other_versions', 'all_packs',
+           'prepare_at_start', 'packed_figures', 'progress_line', 'predicted_memory', 'check_prediction', 'smaller_way',
+           'training_identity', 'fit', 'gpu_shared', 'peaks_of', 'training_metrics', 'hidden_and_targets',
+           'head_logits', 'reference_loss', 'mean_loss', 'validation_loss', 'plan_training']
 
 # %% ../nbs/03_training.ipynb #00318873
 import errno, gc, hashlib, json, math, os, re, shutil, time
@@ -603,6 +603,25 @@ def _plain_attempt(run, arm, rows, way, make_model, learning_rate, identity, **m
     trainer = _trainer(kind, run, arm, rows, model, args, way.mode, learning_rate=learning_rate, **more)
     trainer.done = dict(micro_batch_size=way.micro, gradient_accumulation_steps=way.accumulation)
     return _train(trainer, run, arm, way, identity)
+
+# %% ../nbs/03_training.ipynb #93c2e896
+def all_packs(trainer):
+    "Every pack of a run, as training will meet them; random numbers stay as they were."
+    import torch
+    with torch.random.fork_rng(devices=[]):
+        loader = trainer.get_train_dataloader()
+        for _ in range(math.ceil(trainer.args.num_train_epochs)):
+            for batch in loader: yield from batch["step"].packs
+
+def prepare_at_start(trainer):
+    "Let all shapes be recorded when training begins: what a checkpoint held is in the model by then."
+    from transformers import TrainerCallback
+    class Prepare(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            if state.global_step >= state.max_steps: return
+            trainer.model.train()
+            trainer.steps.prepare(all_packs(trainer))
+    trainer.add_callback(Prepare())
 
 # %% ../nbs/03_training.ipynb #df6ccb1a
 def _packed_trainer(run, arm, rows, way, make_model, learning_rate, peft_config, varlen, **more):
