@@ -219,8 +219,8 @@ def comparison_table(
     run: Run,
 ) -> list[dict]:   # one row a technique
     """Scores before and after, how sure they are, memory and time of every technique in a run: the keys of
-    COLUMNS; of each metric ci95_low, ci95_high, p_holm and significant (against the base; None and False where
-    not tested), best; seeds."""
+    COLUMNS; of each metric ci95_low, ci95_high, p_holm and significant (against the base; None and False
+    where not tested), best; seeds."""
     before = scores(run, "base")
     def row(model):
         after, spent = scores(run, model), cost(run, model)
@@ -1118,8 +1118,8 @@ def summary_text(run: Run) -> str:
     for heading, lines in findings(run).items(): parts += [heading, "-" * len(heading), *(f"- {l}" if not l.startswith(" ") else l for l in lines), ""]
     signature = run.read_json(result_file("base")).get("bleu4_signature", "")
     parts += ["Definitions", "-----------",
-              "- A comparison is paired: both models on the same resampled prompts, with Student's t over training "
-              "seeds where there are several; and an approximate randomisation test.",
+              "- A comparison is paired: both models on the same resampled prompts, with Student's t over "
+              "training seeds where there are several; and an approximate randomisation test.",
               "  Holm's correction begins with the test's p-value; with several seeds, with the larger of it "
               "and the one that counts their luck (see 05d_statistics).",
               f"- BLEU-4 and ROUGE-L run from 0 to 1; greedy answers of at most {run.config.eval.max_new_tokens} tokens. BLEU: {signature}",
@@ -1266,7 +1266,7 @@ def _redone_table(
 def republish(
     folder,        # what `publish` wrote, such as results/tiny
 ) -> list[str]:    # the verdicts that changed
-    "Decide published comparisons again, and write what follows. Raises GemmaPeftError where that needs the run."
+    "Decide published comparisons again, and write what follows. Raises GemmaPeftError where it needs the run."
     folder = Path(folder)
     before = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     after = _decided(before) | dict(scores={m: _tidied(s) for m, s in before["scores"].items()},

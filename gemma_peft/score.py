@@ -347,5 +347,5 @@ def score_lines(found: dict) -> list[str]:      # found: of `read_scores`
     titles = dict(bleu4="BLEU-4", rouge_l="ROUGE-L")
     lines += [f"{titles[r['metric']]:<8} {who}: {_said(r)}" for who, r in named if r["metric"] in titles]
     for mix, arm in found["scores"].get("one_arm", {}).items():
-        lines.append(f"{name_of(mix)} is {name_of(arm)} alone, the end of its grid; it was not tested as a mix")
+        lines.append(f"{name_of(mix)} is {name_of(arm)} alone, the end of its grid; not tested as a mix")
     return lines

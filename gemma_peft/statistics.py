@@ -274,7 +274,7 @@ def holm(
 def p_to_correct(
     row: dict,      # p_randomisation, p_bootstrap, seeds
 ) -> float:         # 0..1
-    "The p-value to correct: of several seeds the larger one, for swapping answers knows nothing of their luck."
+    "The p-value to correct: of several seeds the larger one, for swapping knows nothing of their luck."
     return max(row["p_randomisation"], row["p_bootstrap"]) if row["seeds"] > 1 else row["p_randomisation"]
 
 def without_zero(row: dict) -> bool:
@@ -340,8 +340,8 @@ def compare(
     seed: int = 0,
     strata=None,                  # (n,) such as answers.source
 ) -> list[dict]:                  # keys below
-    """Every pair of models by every metric, on the same resamples: model, against, metric, difference (model -
-    against), ci95_low, ci95_high, se, p_bootstrap, mde80, p_randomisation, seeds, p_holm, significant.
+    """Every pair of models by every metric, on the same resamples: model, against, metric, difference (model
+    - against), ci95_low, ci95_high, se, p_bootstrap, mde80, p_randomisation, seeds, p_holm, significant.
     Raises GemmaPeftError."""
     models, metrics = _listed(models), tuple(metrics)
     first = next(iter(models.values()), [])
