@@ -15,7 +15,8 @@ from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
-from .core import COLOURS, LABELS, LADDER, SOURCES, GemmaPeftError, MemoryMeter, Run, fingerprint, provenance, stage, writing
+from .core import (COLOURS, LABELS, LADDER, SOURCES, GemmaPeftError, MemoryMeter, Run, fingerprint,
+                             provenance, stage, writing)
 from .data import load_tokenizer
 from .metrics import answer_statistics, group_figures, rouge_l_each
 from .statistics import add_intervals
@@ -199,7 +200,8 @@ def _answers_or_none(model, tokenizer, rows, max_new_tokens, decoder=None):
     "The batch's answers, or None when the GPU's memory is too small for it."
     from gemma_peft.steps import out_of_memory
     try: return answer_batch(model, tokenizer, rows, max_new_tokens, decoder)
-    except Exception as e:                       # in whatever disguise; handled by the caller, for the tensors it saw live as long as the error
+    # in whatever disguise; handled by the caller, for the tensors it saw live as long as the error
+    except Exception as e:
         if not out_of_memory(e): raise
     if decoder: decoder.release()
     free_memory()
@@ -223,7 +225,8 @@ def where_it_fits(
     except Exception as e:
         if str(device) == "cpu" or not out_of_memory(e): raise
     free_memory()
-    print(f"GPU memory is too small to merge a matrix of {' x '.join(map(str, tensors[0].shape))}: the CPU does it", flush=True)
+    print(f"GPU memory is too small to merge a matrix of {' x '.join(map(str, tensors[0].shape))}: the CPU "
+          f"does it", flush=True)
     return compute(*(t.cpu() for t in tensors)).to(device)
 
 # %% ../nbs/06_eval.ipynb #59e3ea74
@@ -371,7 +374,9 @@ def evaluate_model(
     run.write_jsonl(f"results/predictions/{name}.jsonl", kept)
     done = read_parts(parts)
     seconds, smallest = sum(p["seconds"] for p in done), min(p["batch_size"] for p in done)
-    if smallest < e.batch_size: run.warn(f"GPU memory was too small for {e.batch_size} prompts at once: {name} answered {smallest} at a time")
+    if smallest < e.batch_size:
+        run.warn(f"GPU memory was too small for {e.batch_size} prompts at once: {name} answered {smallest} "
+                 f"at a time")
     results = dict(
         model=name, **score(kept, losses), bleu4_signature=bleu4_signature(), max_new_tokens=limit, generate_seconds=round(seconds, 2),
         new_tokens_per_second=round(sum(a["new_tokens"] for a in answers) / seconds, 1), evaluation_peak_memory_gib=round(meter.peak_gib, 4),

@@ -14,15 +14,15 @@ __all__ = ['ARMS', 'METRICS', 'TESTED', 'MARKERS', 'COLUMNS', 'GREY', 'CONTROL_M
            'quality_findings', 'agreement', 'made_controls', 'control_findings', 'mean_over_seeds', 'left_out_claim',
            'gap_finding', 'beyond_findings', 'source_findings', 'cost_findings', 'learning_findings', 'mix_findings',
            'seed_findings', 'noise_findings', 'overlap_findings', 'definition_findings', 'sureness', 'seed_caveat',
-           'rate_caveat', 'caveats', 'findings', 'public', 'without_paths', 'trained_with', 'setting_lines',
-           'text_table', 'summary_text', 'check_inputs', 'make_report', 'published_scores', 'published_controls',
-           'figures', 'publish', 'republish']
+           'rate_caveat', 'caveats', 'findings', 'without_paths', 'trained_with', 'setting_lines', 'text_table',
+           'summary_text', 'check_inputs', 'make_report', 'published_scores', 'published_controls', 'figures',
+           'publish', 'republish']
 
 # %% ../nbs/08_report.ipynb #91aaee22
 import csv, hashlib, html, io, json, math, random, re
 from itertools import combinations
 from pathlib import Path
-from .core import COLOURS, LABELS, SOURCES, STAGES, GemmaPeftError, Run, get, is_local, stage, stage_state
+from .core import COLOURS, LABELS, SOURCES, STAGES, GemmaPeftError, Run, get, public, stage, stage_state
 from .memory import picture
 from .metrics import DEFINITIONS, LENGTH_BANDS, TURN_BANDS, plot_definitions, rouge_l_each
 from .statistics import FEWEST, LOSS, plot_differences
@@ -73,7 +73,8 @@ def _number(run: Run, name: str, found: dict, key: str, maker: str) -> float:
 def _read(run: Run, name: str, maker: str) -> dict:
     "A results file; the error for a missing one names the stage that makes it."
     if not (run.path / name).exists():
-        raise GemmaPeftError(f"{run.path / name} is missing. The stage {maker!r} writes it: `{run.command(f'--stages {maker}')}`")
+        raise GemmaPeftError(f"{run.path / name} is missing. The stage {maker!r} writes it: "
+                             f"`{run.command(f'--stages {maker}')}`")
     return run.read_json(name)
 
 def scored(
@@ -190,7 +191,8 @@ def ranked(
     metric: str,   # bleu4 or rouge_l
 ) -> list[str]:    # the techniques that were tested, highest score first
     "The techniques by score."
-    return sorted((m for m in models(run)[1:] if m not in one_arm(run)), key=lambda m: -scores(run, m)[metric])
+    return sorted((m for m in models(run)[1:] if m not in one_arm(run)),
+                  key=lambda m: -scores(run, m)[metric])
 
 def best(
     run: Run,
@@ -206,14 +208,19 @@ def _tested(run: Run, model: str, metric: str) -> dict:
     "The columns that say how sure a score and its change are."
     row, (low, high) = versus(run, model, "base", metric), interval(scores(run, model), metric)
     if not row and model in one_arm(run): row = dict(p_holm=None, significant=False)
-    if not row: raise GemmaPeftError(f"{run.path / COMPARISONS} does not compare {label(model)} with the base model; it is of another version. Compare again: {run.remedy('score')}")
-    told = dict(ci95_low=low, ci95_high=high, p_holm=row["p_holm"], significant=row["significant"], best=model == best(run, metric))
+    if not row:
+        raise GemmaPeftError(f"{run.path / COMPARISONS} does not compare {label(model)} with the base model; "
+                             f"it is of another version. Compare again: {run.remedy('score')}")
+    told = dict(ci95_low=low, ci95_high=high, p_holm=row["p_holm"], significant=row["significant"],
+                best=model == best(run, metric))
     return {f"{metric}_{k}": v for k, v in told.items()}
 
 def comparison_table(
     run: Run,
-) -> list[dict]:   # one row a technique: the keys of COLUMNS; of each metric ci95_low, ci95_high, p_holm, significant (against the base; None and False where not tested), best; seeds
-    "Scores before and after, how sure they are, memory and time of every technique in a run."
+) -> list[dict]:   # one row a technique
+    """Scores before and after, how sure they are, memory and time of every technique in a run: the keys of
+    COLUMNS; of each metric ci95_low, ci95_high, p_holm and significant (against the base; None and False
+    where not tested), best; seeds."""
     before = scores(run, "base")
     def row(model):
         after, spent = scores(run, model), cost(run, model)
@@ -245,7 +252,8 @@ def change(before: float, after: float) -> str:
 def _after(r: dict, metric: str) -> str:
     "Before, after, interval, and a star where the change is shown."
     star = " *" if r[f"{metric}_significant"] else ""
-    return f"{r[metric + '_before']:.4f} → {r[metric + '_after']:.4f} {bracketed(r[metric + '_ci95_low'], r[metric + '_ci95_high'])}{star}"
+    return (f"{r[metric + '_before']:.4f} → {r[metric + '_after']:.4f} "
+            f"{bracketed(r[metric + '_ci95_low'], r[metric + '_ci95_high'])}{star}")
 
 def readable(rows: list[dict]) -> list[dict]:
     "The rows of a comparison table as text for people."
@@ -265,14 +273,17 @@ def legend(
     "What the star, the brackets and the missing bold of a table mean."
     seeds = {r["technique"]: r["seeds"] for r in rows}
     trained = ", and training seeds (" + ", ".join(f"{t} {n}" for t, n in seeds.items()) + ")" if max(seeds.values()) > 1 else "; there is one training seed"
-    several = " Of several seeds the larger of two p-values is corrected, so that their luck counts." if max(seeds.values()) > 1 else ""
-    lines = ["* differs from the base model: Holm-corrected p below 0.05, and the 95% interval of the difference leaves out 0." + several,
+    more = max(seeds.values()) > 1
+    several = " Of several seeds the larger of two p-values is corrected, so that their luck counts." * more
+    lines = ["* differs from the base model: Holm-corrected p below 0.05, and the 95% interval of the "
+             "difference leaves out 0." + several,
              f"[low, high]: 95% interval, from resampled test prompts{trained}."]
     for m, name in METRICS.items():
-        first, second = sorted((r for r in rows if r[f"{m}_p_holm"] is not None), key=lambda r: -r[f"{m}_after"])[:2]
+        first, second = sorted((r for r in rows if r[f"{m}_p_holm"] is not None),
+                               key=lambda r: -r[f"{m}_after"])[:2]
         if not any(r[f"{m}_best"] for r in rows): lines.append(f"Highest {name}: no difference shown between {first['technique']} and {second['technique']}, so none is set in bold.")
     if untested := [r["technique"] for r in rows if r["bleu4_p_holm"] is None]:
-        lines.append(f"Not tested: {', '.join(untested)}, which took all of one arm and nothing of the other.")
+        lines.append(f"Not tested: {', '.join(untested)}, all of one arm and nothing of the other.")
     return lines
 
 # %% ../nbs/08_report.ipynb #d55c1fb2
@@ -322,9 +333,11 @@ def _predictions(run: Run, model: str) -> list[dict]:
     "The answers of `model`."
     name = f"results/predictions/{model}.jsonl"
     if not (run.path / name).exists():
-        raise GemmaPeftError(f"{run.path / name} is missing. The stage {_stage_of(model)!r} writes it: {run.remedy(_stage_of(model))}")
+        raise GemmaPeftError(f"{run.path / name} is missing. The stage {_stage_of(model)!r} writes it: "
+                             f"{run.remedy(_stage_of(model))}")
     if rows := run.read_jsonl(name): return rows
-    raise GemmaPeftError(f"{run.path / name} is empty. The stage {_stage_of(model)!r} writes it: {run.remedy(_stage_of(model))}")
+    raise GemmaPeftError(f"{run.path / name} is empty. The stage {_stage_of(model)!r} writes it: "
+                         f"{run.remedy(_stage_of(model))}")
 
 def answers(
     run: Run,
@@ -334,7 +347,7 @@ def answers(
     for m, rows in found.items():
         if rows.keys() != found["base"].keys():
             raise GemmaPeftError(f"{label(m)} answered other prompts than the base model in {run.path}; one of them is from an earlier run. "
-                                 f"Answer again: {run.remedy('eval' if _stage_of(m) == 'eval' else 'eval,hybrid')}")
+                                 f"Answer again: {run.remedy(_stage_of(m))}")
     return found
 
 # %% ../nbs/08_report.ipynb #70490c43
@@ -381,9 +394,13 @@ def plot_scores(run: Run):
         for i, (m, s) in enumerate(found.items()):
             star = " *" if i and (row := versus(run, m, "base", key)) and row["significant"] else ""
             whisker(ax, s, key, i)
-            ax.text(_highest(s, key), i, f"  {s[key]:.3f}" + (f"  {change(found['base'][key], s[key])}{star}" if i else ""), va="center", fontsize=9, color="#222222")
+            ax.text(_highest(s, key), i,
+                    f"  {s[key]:.3f}" + (f"  {change(found['base'][key], s[key])}{star}" if i else ""),
+                    va="center", fontsize=9, color="#222222")
         ax.axvline(found["base"][key], color=colour("base"), linewidth=1, linestyle=(0, (3, 3)))
-        ax.invert_yaxis(); ax.grid(axis="y", visible=False); ax.set_xlim(0, max(_highest(s, key) for s in found.values()) * 1.42 or 1); ax.set_xlabel(title + " (0 to 1)", color=GREY)
+        ax.invert_yaxis(); ax.grid(axis="y", visible=False)
+        ax.set_xlim(0, max(_highest(s, key) for s in found.values()) * 1.42 or 1)
+        ax.set_xlabel(title + " (0 to 1)", color=GREY)
         ax.tick_params(axis="y", labelsize=10, colors="#222222")
     axes[1].set_yticklabels([])
     return fig
@@ -421,7 +438,8 @@ def _cost_panel(ax, run: Run, metric: str, xs: dict):
     "One metric against one cost."
     found, base = {m: scores(run, m) for m in xs}, scores(run, "base")[metric]
     named, small = [m for m in xs if m in models(run)], [m for m in xs if m not in models(run)]
-    _limits(ax, [0, *xs.values()], [base, *(v for s in found.values() for v in (s[metric], *interval(s, metric)) if v is not None)])
+    _limits(ax, [0, *xs.values()],
+            [base, *(v for s in found.values() for v in (s[metric], *interval(s, metric)) if v is not None)])
     ax.axhline(base, color=colour("base"), linewidth=1.2, linestyle=(0, (3, 3)), label="Base model")
     _front(ax, [(xs[m], found[m][metric]) for m in xs])
     for m in named:
@@ -549,7 +567,10 @@ def plot_bands(run: Run):
             ax.plot(xs, ys, color=colour(m), linewidth=1, alpha=.5, linestyle=LINES.get(m, "-")); mark(ax, m, xs, ys, 7, label=label(m), linestyle="none")
             for b, x in zip(there, xs): whisker(ax, groups[b], metric, x, upright=True, ecolor=colour(m), elinewidth=.8, capsize=0)
         ax.set_xticks(range(len(there)), [f"{b}\n{int(found['base'][b]['n'])} prompts" for b in there]); ax.grid(axis="x", visible=False)
-        ax.set_xlim(-.5, len(there) - .5); ax.set_ylim(0, 1.05 * max(_highest(groups[b], metric) for groups in found.values() for b in there) or 1); ax.set_xlabel(title, color=GREY); ax.set_ylabel(name + " (0 to 1)", color=GREY)
+        ax.set_xlim(-.5, len(there) - .5)
+        top = max(_highest(groups[b], metric) for groups in found.values() for b in there)
+        ax.set_ylim(0, 1.05 * top or 1)
+        ax.set_xlabel(title, color=GREY); ax.set_ylabel(name + " (0 to 1)", color=GREY)
     _legend(fig, axes[0])
     return fig
 
@@ -742,15 +763,21 @@ def claim(
     d, low, high, name = row["difference"], row["ci95_low"], row["ci95_high"], _figure_of(row, seed)
     a, b = (_spoken(row[k]) for k in ("model", "against"))
     floor = f" It is below the noise floor of {noise:.4f}." if abs(d) < noise else ""
-    if low is None: return f"No difference can be shown between {a} and {b} in {name}: {signed(d, 4)}, from fewer than {FEWEST} prompts."
+    if low is None:
+        return (f"No difference can be shown between {a} and {b} in {name}: {signed(d, 4)}, from fewer than "
+                f"{FEWEST} prompts.")
     if row["significant"]:
         if d < 0: low, high = -high, -low
         one = "," if ", with" in name else ""
-        return (f"{_whose(a[0].upper() + a[1:])} {name}{one} is {'higher' if d > 0 else 'lower'} than {_whose(b)} by {abs(d):.4f} "
+        return (f"{_whose(a[0].upper() + a[1:])} {name}{one} is {'higher' if d > 0 else 'lower'} than "
+                f"{_whose(b)} by {abs(d):.4f} "
                 f"(95% interval {low:.3f} to {high:.3f}, {_p_text(row)}).{floor}")
-    but = f"; {_p_text(row)}" if low > 0 or high < 0 else ""           # the interval alone would say more than all tests together do
-    found = f"; a difference of {row['mde80']:.3f} would be found in four of five such experiments, before correction." if row["mde80"] else "."
-    return f"No difference shown between {a} and {b} in {name}: {signed(d, 4)} ({signed(low)} to {signed(high)}{but}){found}{floor}"
+    # the interval alone would say more than all tests together do
+    but = f"; {_p_text(row)}" if low > 0 or high < 0 else ""
+    found = (f"; a difference of {row['mde80']:.3f} would be found in four of five such experiments, before "
+             f"correction." if row["mde80"] else ".")
+    return (f"No difference shown between {a} and {b} in {name}: {signed(d, 4)} ({signed(low)} to "
+            f"{signed(high)}{but}){found}{floor}")
 
 # %% ../nbs/08_report.ipynb #67ed95b4
 def _claims(run: Run, model: str, against: str, metrics=(*METRICS, "reference_loss")) -> list[str]:
@@ -805,10 +832,15 @@ def left_out_claim(r: dict) -> str:      # a row of `score.compare_left_out`
     "What leaving a source out of training cost, or that no cost is shown."
     who = f"{label(r['model'])} without {label(r['source'])} in training"
     other = f"{label(r['model'])} with it" if r["against"] == "with" else "the untrained base model"
-    if r["ci95_low"] is None: return f"{who}, on its prompts, with one seed: fewer than {FEWEST} prompts show no difference in {METRICS[r['metric']]} ({signed(r['difference'])})."
+    if r["ci95_low"] is None:
+        return (f"{who}, on its prompts, with one seed: fewer than {FEWEST} prompts show no difference in "
+                f"{METRICS[r['metric']]} ({signed(r['difference'])}).")
     told = f"95% interval {signed(r['ci95_low'])} to {signed(r['ci95_high'])}, {_p_text(r)}"
-    if not r["significant"]: return f"{who}, on its prompts, with one seed: no difference in {METRICS[r['metric']]} to {other} is shown ({signed(r['difference'])}; {told})."
-    return f"{who}, on its prompts, with one seed: {METRICS[r['metric']]} {signed(r['difference'])} beside {other} ({told})."
+    if not r["significant"]:
+        return (f"{who}, on its prompts, with one seed: no difference in {METRICS[r['metric']]} to {other} "
+                f"is shown ({signed(r['difference'])}; {told}).")
+    return (f"{who}, on its prompts, with one seed: {METRICS[r['metric']]} {signed(r['difference'])} beside "
+            f"{other} ({told}).")
 
 # %% ../nbs/08_report.ipynb #89a4b573
 def gap_finding(
@@ -819,7 +851,8 @@ def gap_finding(
     ends, first = scored(run).get("seen", {}), f" (seed {scored(run)['seeds'][0]})" if len(scored(run)["seeds"]) > 1 else ""
     def value(m, key):
         if key not in ends.get(m, {}): return signed(seen[m][key])
-        return f"{signed(ends[m][key])} {bracketed(ends[m][key + '_ci95_low'], ends[m][key + '_ci95_high'], signed)}"
+        return (f"{signed(ends[m][key])} "
+                f"{bracketed(ends[m][key + '_ci95_low'], ends[m][key + '_ci95_high'], signed)}")
     gaps = {name: ", ".join(f"{label(m)} {value(m, k + '_gap')}" for m in ("base", *ARMS)) for k, name in METRICS.items()}
     loss = ", ".join(f"{label(m)} {signed(mean_over_seeds({k: g['loss_gap'] for k, g in seen.items()}, m), 4)}" for m in ("base", *ARMS))
     return (f"How much better on {seen['base']['n']} training prompts than on the test prompts: " + "; ".join(f"{name}{first} {text}" for name, text in gaps.items())
@@ -845,7 +878,8 @@ def source_findings(run: Run) -> list[str]:
         for k, name in METRICS.items():
             told = ", ".join(f"{label(m)} {s[k]:.3f} {bracketed(*interval(s, k))}" for m, s in found.items())
             lines.append(f"{label(source)} ({found['base']['n']} prompts), {name}: {told}.")
-            if None in interval(found["base"], k): continue                    # too few prompts to say who is below whom
+            # too few prompts to say who is below whom
+            if None in interval(found["base"], k): continue
             for apart, how in ((True, "with intervals apart"), (False, "with intervals that overlap")):
                 worse = [label(m) for m, s in found.items() if s[k] < found["base"][k] and (interval(s, k)[1] < interval(found["base"], k)[0]) == apart]
                 if worse: lines.append(f"  Below the base model there, {how}: {', '.join(worse)}.")
@@ -889,7 +923,10 @@ def mix_findings(run: Run) -> list[str]:
     lines = []
     for m in models(run)[3:]:
         made = run.read_json(f"results/metrics/hybrid_{m}_metrics.json") if (run.path / f"results/metrics/hybrid_{m}_metrics.json").exists() else {}
-        if made.get("coefficient") is not None: lines.append(_share_finding(label(m), made["coefficient"], [t["coefficient"] for t in made.get("tried", [])], one_arm(run).get(m)))
+        if made.get("coefficient") is not None:
+            lines.append(_share_finding(label(m), made["coefficient"],
+                                        [t["coefficient"] for t in made.get("tried", [])],
+                                        one_arm(run).get(m)))
         if made.get("validation_loss") is None or None in (made.get("controls") or {"": None}).values(): continue
         best = min(made["controls"], key=made["controls"].get)
         lines.append(f"{label(m)}'s validation loss is {made['validation_loss']:.4f}; the better arm alone, {label(best)}, has {made['controls'][best]:.4f}.")
@@ -903,8 +940,12 @@ def _share_finding(
 ) -> str:
     "What a mix is made of, and whether the search ended at an end of its grid."
     head = f"{mix} takes {c:g} of QLoRA's update and {1 - c:g} of GaLore's, chosen on the validation slice"
-    if alone: return f"{head}: it is {label(alone)}'s update alone, merged into the base, and was not tested as a mix."
-    if len(tried) > 1 and c in (min(tried), max(tried)): return f"{head}: the {'smallest' if c == min(tried) else 'largest'} share tried, so a better one may lie beyond."
+    if alone:
+        return (f"{head}: it is {label(alone)}'s update alone, merged into the base, and was not tested as a "
+                f"mix.")
+    if len(tried) > 1 and c in (min(tried), max(tried)):
+        return (f"{head}: the {'smallest' if c == min(tried) else 'largest'} share tried, so a better one "
+                f"may lie beyond.")
     return head + "."
 
 # %% ../nbs/08_report.ipynb #cf3af66f
@@ -931,8 +972,9 @@ def overlap_findings(run: Run) -> list[str]:
     rest = {m: r for m in models(run) if (r := found["models"][m]["without_overlaps"])}
     told = ["{}: ".format(name) + ", ".join(f"{label(m)} {r[k]:.4f} ({signed(r[k] - scores(run, m)[k], 4)})" for m, r in rest.items()) for k, name in METRICS.items()]
     who = "test prompt that is" if found["overlaps"] == 1 else "test prompts that are"
-    but = " What was found near them was not trained on; such prompts may be of an easier or a harder kind." * (kind == "left out")
-    return [f"Without the {found['overlaps']} {who} {near}, " + "; ".join(told) + "." + but] + _other_verdicts(run) if rest else []
+    but = " What was found near them was not trained on; such prompts may be of an easier or a harder kind."
+    line = f"Without the {found['overlaps']} {who} {near}, {'; '.join(told)}." + but * (kind == "left out")
+    return [line] + _other_verdicts(run) if rest else []
 
 def _other_verdicts(run: Run) -> list[str]:
     "The comparisons of base and arms whose verdict the overlaps decide."
@@ -963,9 +1005,12 @@ def sureness(run: Run) -> list[str]:
 def seed_caveat(run: Run) -> str:
     "What intervals and p-values cover."
     found, n = scored(run), scores(run, "base")["n"]
-    if len(found["seeds"]) == 1: return f"One training seed ({found['seeds'][0]}) and {n} test prompts: intervals and p-values are about other prompts. Another seed may move a score by more."
+    if len(found["seeds"]) == 1:
+        return (f"One training seed ({found['seeds'][0]}) and {n} test prompts: intervals and p-values are "
+                f"about other prompts. Another seed may move a score by more.")
     others = _listed([label(m) for m in (*models(run)[3:], *controls(run))])
-    rest = f" {others} have one seed, and are compared with the arms' first seed ({found['seeds'][0]}): what is shown of them may be that seed's luck." if others else ""
+    rest = (f" {others} have one seed, and are compared with the arms' first seed ({found['seeds'][0]}): "
+            f"what is shown of them may be that seed's luck." if others else "")
     covered = "intervals and p-values count the luck of both, so from few seeds little can be shown."
     return f"{len(found['seeds'])} training seeds ({_listed([str(s) for s in found['seeds']])}) and {n} test prompts: {covered}{rest}"
 
@@ -997,7 +1042,8 @@ def caveats(run: Run) -> list[str]:
     if foreign := found["base"].get("non_ascii_share"): lines.append(f"{foreign:.1%} of the references hold letters outside a to z, which ROUGE-L cannot read.")
     if run.config.model.id == "tiny": lines.append("The tiny model is a few million parameters large and pre-trained within the run: this shows that the pipeline works, and says nothing about Gemma.")
     if missing := [label(m) for m in run.config.hybrid.methods if m not in found]:
-        lines.append(f"Configured and not scored: {', '.join(missing)}. The stages hybrid, score and report add them.")
+        lines.append(f"Configured and not scored: {', '.join(missing)}. The stages hybrid, score and report "
+                     f"add them.")
     return lines
 
 # %% ../nbs/08_report.ipynb #0ba0f27e
@@ -1009,14 +1055,11 @@ def findings(
     if beyond := beyond_findings(run): found["Beyond the test prompts"] = beyond
     found |= {"By source": source_findings(run), "Cost": cost_findings(run),
              "Learning": learning_findings(run), "How sure the scores are": sureness(run), "Caveats": caveats(run)}
-    warned = [f"{name}: {without_paths(w)}" for name in STAGES if name != "report" for w in stage_state(run, name)["warnings"]]
+    others = [name for name in STAGES if name != "report"]
+    warned = [f"{name}: {without_paths(w)}" for name in others for w in stage_state(run, name)["warnings"]]
     return found | ({"Warnings of the run": warned} if warned else {})
 
 # %% ../nbs/08_report.ipynb #1c3067ec
-def public(name: str) -> str:
-    "A hub id or word as it is, and of a local path the last part alone."
-    return re.split(r"[/\\]", name.rstrip("/\\"))[-1] if is_local(name) else name
-
 def without_paths(text: str) -> str:
     "A message with the last part alone of every absolute path."
     return re.sub(r"(?<![\w:/.~\\])(?:[A-Za-z]:\\|~?/)(?:[^\s/\\'\"`,;()]+[/\\])+(?=[^\s/\\])", "", text)
@@ -1024,7 +1067,7 @@ def without_paths(text: str) -> str:
 def trained_with(
     run: Run,
 ) -> dict:    # qlora, galore -> commit, versions, hardware; None where it was not recorded
-    "What trained the arms, from the records of their training: run.json is written anew by whoever opens the run."
+    "What trained the arms, by the records of their training; whoever opens a run writes run.json anew."
     def told(arm):
         metrics, made = arm_metrics(run, arm), stage_state(run, arm)["made_by"]
         if not isinstance(made, dict): made = {}                            # a record of another version
@@ -1035,24 +1078,31 @@ def trained_with(
 def _machine(hardware: dict | None) -> str:
     "A machine in words."
     if not hardware: return "unknown, it was not recorded"
-    gpus = ", ".join(g["name"] for g in hardware.get("gpus", [])) or f"no GPU, {hardware.get('cpu_cores')} CPU cores"
+    names = ", ".join(g["name"] for g in hardware.get("gpus", []))
+    gpus = names or f"no GPU, {hardware.get('cpu_cores')} CPU cores"
     return f"{gpus}, {hardware.get('memory_gib')} GiB of memory"
 
 def _packages(versions: dict | None) -> str:
     "Packages in words."
-    return ", ".join(f"{k} {v}" for k, v in (versions or {}).items() if v) or "unknown, they were not recorded"
+    told = ", ".join(f"{k} {v}" for k, v in (versions or {}).items() if v)
+    return told or "unknown, they were not recorded"
 
 def _of_both(texts: dict) -> str:     # arm -> text
     "What holds for both arms, said once where it is the same."
-    return next(iter(texts.values())) if len(set(texts.values())) == 1 else "; ".join(f"{label(a)}: {t}" for a, t in texts.items())
+    if len(set(texts.values())) == 1: return next(iter(texts.values()))
+    return "; ".join(f"{label(a)}: {t}" for a, t in texts.items())
 
 def setting_lines(run: Run) -> list[str]:
     "What was run, on what, with what."
     trained, seeds = trained_with(run), scored(run)["seeds"]
     counts = ", ".join(f"{label(s)} {getattr(run.config.data, s).train:,} + {getattr(run.config.data, s).test:,}" for s in SOURCES)
-    told = {"Trained on": ("hardware", _machine), "Packages": ("versions", _packages), "Commit of the training": ("commit", lambda c: c or "unknown, it was not recorded")}
-    return [f"Model: {public(run.config.model.id)}; profile {public(run.profile)}; seed{'s' if len(seeds) > 1 else ''} {_listed([str(s) for s in seeds])}; {run.config.training.epochs:g} epochs",
-            f"Records, train + test: {counts}", *(f"{head}: {_of_both({a: say(t[key]) for a, t in trained.items()})}" for head, (key, say) in told.items())]
+    told = {"Trained on": ("hardware", _machine), "Packages": ("versions", _packages),
+            "Commit of the training": ("commit", lambda c: c or "unknown, it was not recorded")}
+    def by_arm(key, say): return _of_both({a: say(t[key]) for a, t in trained.items()})
+    return [f"Model: {public(run.config.model.id)}; profile {public(run.profile)}; "
+            f"seed{'s' if len(seeds) > 1 else ''} {_listed([str(s) for s in seeds])}; "
+            f"{run.config.training.epochs:g} epochs",
+            f"Records, train + test: {counts}", *(f"{head}: {by_arm(*how)}" for head, how in told.items())]
 
 # %% ../nbs/08_report.ipynb #cc496df4
 def text_table(rows: list[dict]) -> str:
@@ -1067,8 +1117,11 @@ def summary_text(run: Run) -> str:
     parts = ["gemma_peft: QLoRA, GaLore and mixes of both, compared", "=" * 54, *setting_lines(run), "", text_table(readable(rows)), "", *legend(rows), ""]
     for heading, lines in findings(run).items(): parts += [heading, "-" * len(heading), *(f"- {l}" if not l.startswith(" ") else l for l in lines), ""]
     signature = run.read_json(result_file("base")).get("bleu4_signature", "")
-    parts += ["Definitions", "-----------", "- A comparison is paired: both models on the same resampled prompts, with Student's t over training seeds where there are several; and an approximate randomisation test.",
-              "  Holm's correction begins with the test's p-value; with several seeds, with the larger of it and the one that counts their luck (see 05d_statistics).",
+    parts += ["Definitions", "-----------",
+              "- A comparison is paired: both models on the same resampled prompts, with Student's t over "
+              "training seeds where there are several; and an approximate randomisation test.",
+              "  Holm's correction begins with the test's p-value; with several seeds, with the larger of it "
+              "and the one that counts their luck (see 05d_statistics).",
               f"- BLEU-4 and ROUGE-L run from 0 to 1; greedy answers of at most {run.config.eval.max_new_tokens} tokens. BLEU: {signature}",
               "- Memory is the peak while training, in GiB (2**30 bytes); a mix shows its larger arm. Time is training alone; a mix adds both arms."]
     return "\n".join(parts) + "\n"
@@ -1079,7 +1132,8 @@ def check_inputs(run: Run):
     for name in ("qlora", "galore", "eval", "hybrid", "score"):
         state = stage_state(run, name)
         if not state["done"] and name != "hybrid":
-            raise GemmaPeftError(f"The stage {name!r} of {run.path} has not finished ({state['why']}), so there is nothing to report. Run it: `{run.command(f'--stages {name}')}`")
+            raise GemmaPeftError(f"The stage {name!r} of {run.path} has not finished ({state['why']}), so "
+                                 f"there is nothing to report. Run it: `{run.command(f'--stages {name}')}`")
         gone = [not (run.path / f).exists() and f.startswith("models/") for f in state["changed"]]
         if state["done"] and state["why"] and not (gone and all(gone)): run.warn(f"the stage {name!r} is out of date ({state['why']}); the report shows what it found before")
 
@@ -1117,10 +1171,15 @@ def _tree(value):
 def published_scores(run: Run) -> dict:
     "Every figure of scores.json, and the comparisons: names of models and metrics, and numbers."
     found, known = scored(run), {*models(run), *controls(run)}
-    pair = lambda r: dict(model=r["model"], against=r["against"], metric=r["metric"], significant=bool(r["significant"])) | _numbers(r) | {k: r[k] for k in ("ci95_low", "ci95_high", "mde80")}
-    told = dict(seeds=found["seeds"], resamples=found["resamples"], overlaps=found["overlaps"], overlaps_near=found.get("overlaps_near", "left out"), one_arm=one_arm(run), noise=_tree(found["noise"]))
+    def pair(r):
+        kept = {k: r[k] for k in ("model", "against", "metric", "ci95_low", "ci95_high", "mde80")}
+        return dict(kept, significant=bool(r["significant"])) | _numbers(r)
+    def ours(r): return {r["model"], r["against"]} <= known and r["metric"] in TESTED
+    told = dict(seeds=found["seeds"], resamples=found["resamples"], overlaps=found["overlaps"],
+                overlaps_near=found.get("overlaps_near", "left out"), one_arm=one_arm(run),
+                noise=_tree(found["noise"]))
     return told | dict(scores={m: _tree(v) for m, v in found["models"].items()},
-                       comparisons=[pair(r) for r in compared(run) if {r["model"], r["against"]} <= known and r["metric"] in TESTED])
+                       comparisons=[pair(r) for r in compared(run) if ours(r)])
 
 # %% ../nbs/08_report.ipynb #40afd4de
 def published_controls(run: Run) -> dict:
@@ -1129,7 +1188,9 @@ def published_controls(run: Run) -> dict:
     kept = {k: found[k] for k in ("forgetting", "forgetting_tokens", "generalisation") if k in found}
     for kind, keys in dict(seeds=("model", "metric"), ladder=("row", "label", "versus"), effects=("effect", "row", "versus"), leave_one_out=("source", "model")).items():
         if kind in found: kept[kind] = named(found[kind], *keys)
-    if left_out := scored_file(run, COMPARISONS)["left_out"]: kept["left_out"] = [{k: r[k] for k in ("source", "model", "against", "metric", "significant")} | _numbers(r) for r in left_out]
+    if left_out := scored_file(run, COMPARISONS)["left_out"]:
+        keys = ("source", "model", "against", "metric", "significant")
+        kept["left_out"] = [{k: r[k] for k in keys} | _numbers(r) for r in left_out]
     return kept | (dict(sweep=read_sweep(run)) if (run.path / SWEEP).exists() else {})
 
 # %% ../nbs/08_report.ipynb #6facfbcf
@@ -1141,7 +1202,8 @@ def figures(run: Run) -> dict:
     changed = {k: public(v) if isinstance(v, str) else v for k, v in run.overrides.items()}
     return dict(profile=public(run.profile), model=public(run.config.model.id), seed=run.config.seed, overrides=changed,
         records={s: {k: getattr(getattr(run.config.data, s), k) for k in ("train", "validation", "test")} for s in SOURCES},
-        hardware=both("hardware") or {}, versions=both("versions") or {}, commit=" and ".join(commits) or None,
+        hardware=both("hardware") or {}, versions=both("versions") or {},
+        commit=" and ".join(commits) or None,
         **published_scores(run), training={a: _numbers(arm_metrics(run, a)) for a in ARMS}, control_costs={m: c for m in controls(run) if (c := cost(run, m))}, controls=published_controls(run))
 
 # %% ../nbs/08_report.ipynb #bd67f614
@@ -1160,51 +1222,72 @@ def publish(
     return sorted(p.name for p in folder.iterdir())
 
 def _write_figures(folder: Path, found: dict):
-    (folder / "figures.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(found, indent=1, allow_nan=False) + "\n"
+    (folder / "figures.json").write_text(text, encoding="utf-8")
 
 # %% ../nbs/08_report.ipynb #c101e98b
 def _decided(found: dict) -> dict:      # of figures.json
     "The figures with every verdict made anew from its stored p-values."
-    def again(rows, **how): return [r | dict(p_holm=round(r["p_holm"], 6)) for r in decided_again(rows, **how)]
+    def again(rows, **how):
+        return [r | dict(p_holm=round(r["p_holm"], 6)) for r in decided_again(rows, **how)]
     controls = dict(found["controls"])
-    if controls.get("left_out"): controls["left_out"] = again(controls["left_out"], family=lambda r: r["metric"] in LOSS)
+    if controls.get("left_out"):
+        controls["left_out"] = again(controls["left_out"], family=lambda r: r["metric"] in LOSS)
     return found | dict(comparisons=again(found["comparisons"]), controls=controls)
 
 def _tidied(value):
-    "A tree of figures as it would be written today: counts are whole, a group of few prompts has no interval."
+    "Figures as they would be written today: counts are whole, a group of few prompts has no interval."
     if not isinstance(value, dict): return value
     few = value.get("n", FEWEST) < FEWEST
     kept = {k: _tidied(v) for k, v in value.items() if not (few and "_ci95_" in k)}
     return kept | (dict(n=int(kept["n"])) if "n" in kept else {})
 
 # %% ../nbs/08_report.ipynb #5e2a09c4
-def _redone_table(rows: list[dict], found: dict) -> list[dict]:     # rows of comparison_table.csv; figures.json
+def _redone_table(
+    rows: list[dict],   # of comparison_table.csv
+    found: dict,        # of figures.json
+) -> list[dict]:
     "The columns of the comparison table that follow from verdicts, anew."
     model = {r["technique"]: next(m for m in found["scores"] if label(m) == r["technique"]) for r in rows}
-    against = {(r["model"], r["against"], r["metric"]): r for x in found["comparisons"] for r in (x, turned(x))}
+    both_ways = [r for x in found["comparisons"] for r in (x, turned(x))]
+    against = {(r["model"], r["against"], r["metric"]): r for r in both_ways}
     for metric in METRICS:
-        first, second = (model[r["technique"]] for r in sorted(rows, key=lambda r: -float(r[f"{metric}_after"]))[:2])
+        highest = sorted(rows, key=lambda r: -float(r[f"{metric}_after"]))
+        first, second = (model[r["technique"]] for r in highest[:2])
         lead = against.get((first, second, metric))
         for r in rows:
-            m, test = model[r["technique"]], against.get((model[r["technique"]], "base", metric), dict(p_holm=None, significant=False))
-            r |= {f"{metric}_p_holm": test["p_holm"], f"{metric}_significant": test["significant"], f"{metric}_best": bool(lead and lead["significant"] and lead["difference"] > 0 and m == first)}
+            m = model[r["technique"]]
+            test = against.get((m, "base", metric), dict(p_holm=None, significant=False))
+            leads = bool(lead and lead["significant"] and lead["difference"] > 0 and m == first)
+            told = dict(p_holm=test["p_holm"], significant=test["significant"], best=leads)
+            r |= {f"{metric}_{key}": value for key, value in told.items()}
     return rows
 
 def republish(
     folder,        # what `publish` wrote, such as results/tiny
 ) -> list[str]:    # the verdicts that changed
-    "Decide the comparisons of published figures again, and write what follows from them. Raises GemmaPeftError where a picture needs the run itself."
+    "Decide published comparisons again, and write what follows. Raises GemmaPeftError where it needs the run."
     folder = Path(folder)
     before = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
-    after = _decided(before) | dict(scores={m: _tidied(s) for m, s in before["scores"].items()}, overlaps_near=before.get("overlaps_near", "left out"), decided_by=f"gemma_peft.report.republish('results/{folder.name}')")
-    pairs = list(zip(before["comparisons"] + before["controls"].get("left_out", []), after["comparisons"] + after["controls"].get("left_out", [])))
-    changed = [f"{name_of(a['model'])} and {name_of(a['against'])}, {TESTED[a['metric']]}: {'now' if a['significant'] else 'no longer'} shown" for b, a in pairs if a["significant"] != b["significant"]]
-    if stars := [a for b, a in pairs if "base" in (a["model"], a["against"]) and a["significant"] != b["significant"]]:
-        raise GemmaPeftError(f"{len(stars)} stars of {folder / 'bleu_rouge_comparison.png'} would change; that picture is drawn from the run alone: publish it anew")
-    shown = {"base", *(m for m in after["scores"] if any(label(m) == r["technique"] for r in _csv_rows(folder)))}
+    after = _decided(before) | dict(scores={m: _tidied(s) for m, s in before["scores"].items()},
+                                    overlaps_near=before.get("overlaps_near", "left out"),
+                                    decided_by=f"gemma_peft.report.republish('results/{folder.name}')")
+    pairs = list(zip(before["comparisons"] + before["controls"].get("left_out", []),
+                     after["comparisons"] + after["controls"].get("left_out", [])))
+    other = [a for b, a in pairs if a["significant"] != b["significant"]]
+    changed = [f"{name_of(a['model'])} and {name_of(a['against'])}, {TESTED[a['metric']]}: "
+               f"{'now' if a['significant'] else 'no longer'} shown" for a in other]
+    if stars := [a for a in other if "base" in (a["model"], a["against"])]:
+        raise GemmaPeftError(f"{len(stars)} stars of {folder / 'bleu_rouge_comparison.png'} would change; "
+                             f"that picture is drawn from the run alone: publish it anew")
+    shown = {"base",
+             *(m for m in after["scores"] if any(label(m) == r["technique"] for r in _csv_rows(folder)))}
     _write_figures(folder, after)
-    (folder / "comparison_table.csv").write_text(table_csv(_redone_table(_csv_rows(folder), after)), encoding="utf-8")
-    _closed(plot_differences([r for r in after["comparisons"] if {r["model"], r["against"]} <= shown])).savefig(folder / "paired_differences.png", dpi=130)
+    (folder / "comparison_table.csv").write_text(table_csv(_redone_table(_csv_rows(folder), after)),
+                                                 encoding="utf-8")
+    drawn = [r for r in after["comparisons"] if {r["model"], r["against"]} <= shown]
+    _closed(plot_differences(drawn)).savefig(folder / "paired_differences.png", dpi=130)
     return changed
 
-def _csv_rows(folder: Path) -> list[dict]: return list(csv.DictReader(io.StringIO((folder / "comparison_table.csv").read_text(encoding="utf-8"))))
+def _csv_rows(folder: Path) -> list[dict]:
+    return list(csv.DictReader(io.StringIO((folder / "comparison_table.csv").read_text(encoding="utf-8"))))

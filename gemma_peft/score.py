@@ -21,13 +21,15 @@ from .core import LABELS, SOURCES, GemmaPeftError, Run, stage, stage_state
 from .eval import ARMS, RESAMPLES, results_file, rounded
 from .measures import SEEN
 from .metrics import Answers, answer_statistics, figures, group_figures, other_definitions
-from .statistics import COMPARED, LOSS, add_intervals, compare, computable, decide, intervals, resample_counts, resampled, too_few
+from .statistics import (COMPARED, LOSS, add_intervals, compare, computable, decide, intervals,
+                                   resample_counts, resampled, too_few)
 
 # %% ../nbs/07c_score.ipynb #d1c044a0
 def _answer_again(run: Run) -> str:
     "What to do about answers that cannot be used."
-    own, controls = (f"`{run.command(f'--stages {stages} --force')}`" for stages in ("eval,hybrid", "controls"))
-    return (f"answer again, a broken file moved away: {own} for the run's own models, {controls} for those below "
+    own, controls = (f"`{run.command(f'--stages {names} --force')}`" for names in ("eval,hybrid", "controls"))
+    return (f"answer again, a broken file moved away: {own} for the run's own models, {controls} for "
+            "those below "
             "seeds/, ladder/ and leave_one_out/. Nothing was changed")
 
 # %% ../nbs/07c_score.ipynb #d1c044a1
@@ -70,26 +72,31 @@ def name_of(model: str) -> str:
 
 # %% ../nbs/07c_score.ipynb #281b38c2
 def mean_tree(trees: list):
-    "The mean of equal trees of numbers; None where one is. What is the same in all stays as it is, so a count stays whole."
+    "The mean of equal trees of numbers, None where one is; what all agree on stays, so a count stays whole."
     if isinstance(trees[0], dict): return {k: mean_tree([t[k] for t in trees]) for k in trees[0]}
     if None in trees: return None
     return trees[0] if len(set(trees)) == 1 else sum(trees) / len(trees)
 
-NEAR = {"kept": "near a record that was kept in another slice", "left out": "near a candidate that was left out"}      # what `overlapping` found
+# what `overlapping` looks for
+NEAR = {"kept": "near a record that was kept in another slice",
+        "left out": "near a candidate that was left out"}
 
 def overlapping(run: Run) -> tuple[set, str]:       # prompt_ids; a key of NEAR
-    "Test prompts with words in common with kept records of other slices; of runs that did not note these, with candidates that were left out."
+    "Test prompts that share words with kept records of other slices; in older runs, with what was left out."
     leakage = _leakage(run)
     kind = "kept" if "kept_near" in leakage else "left out"
-    found = set(leakage["kept_near"]) if kind == "kept" else {m["against"] for m in leakage["matches"] if m["against_split"] == "test"}
-    return {r["prompt_id"] for r in run.read_json("data/processed/test_processed.json") if r.get("id") in found}, kind
+    if kind == "kept": found = set(leakage["kept_near"])
+    else: found = {m["against"] for m in leakage["matches"] if m["against_split"] == "test"}
+    rows = run.read_json("data/processed/test_processed.json")
+    return {r["prompt_id"] for r in rows if r.get("id") in found}, kind
 
 def _leakage(run: Run) -> dict:
     "What the audit found. Raises GemmaPeftError where the statistics are of another version."
     name = "data/samples/dataset_stats.json"
     found = run.read_json(name).get("leakage")
     if isinstance(found, dict) and ("kept_near" in found or "matches" in found): return found
-    raise GemmaPeftError(f"{run.path / name} does not say what the leakage audit found; it is of another version. Draw the records anew: {run.remedy('data')}")
+    raise GemmaPeftError(f"{run.path / name} does not say what the leakage audit found; it is of another "
+                         f"version. Draw the records anew: {run.remedy('data')}")
 
 def overall_and_by_source(answers) -> dict:    # every figure, and by_source
     "Figures of answers, overall and by source."
@@ -117,7 +124,9 @@ def model_scores(
 # %% ../nbs/07c_score.ipynb #c8c449ba
 def read_models(run: Run) -> tuple[dict, dict]:      # model -> {seed: metrics.Answers}; model -> rows of its first seed
     "The saved answers of every model, checked. Raises GemmaPeftError where one is missing, cut off or foreign."
-    if not stage_state(run, "eval")["done"]: raise GemmaPeftError(f"the evaluation of {run.path} has not finished, so there is nothing to score. Run it: `{run.command('--stages eval')}`")
+    if not stage_state(run, "eval")["done"]:
+        raise GemmaPeftError(f"the evaluation of {run.path} has not finished, so there is nothing to score. "
+                             f"Run it: `{run.command('--stages eval')}`")
     expected, answers, first = test_prompts(run), {}, {}
     for model, files in answer_files(run).items():
         rows = {seed: saved_answers(run, f, expected) for seed, f in files.items()}
@@ -227,7 +236,9 @@ def check_stored(run: Run, answers: dict):
             stored = run.read_json(path.relative_to(run.path).as_posix())["overall"] if path.exists() else {}
             now = figures(answers[model][seed])
             for k in COMPARED:
-                if k in stored and abs(stored[k] - now[k]) > 1e-5: run.warn(f"{path.name} of {model}, seed {seed}, says {k} = {stored[k]:.5f}, and its answers give {now[k]:.5f}; evaluate again with {run.remedy('eval')}")
+                if k in stored and abs(stored[k] - now[k]) > 1e-5:
+                    run.warn(f"{path.name} of {model}, seed {seed}, says {k} = {stored[k]:.5f}, and its "
+                             f"answers give {now[k]:.5f}; evaluate again with {run.remedy('eval')}")
 
 # %% ../nbs/07c_score.ipynb #84d66a49
 def gap_intervals(
@@ -239,7 +250,8 @@ def gap_intervals(
     def draws(a, k): return resample_counts(len(a), RESAMPLES, k, a.source, a.unit)
     for m in COMPARED:
         (values, (score,)), (test_values, (test_score,)) = (resampled([a], (m,), draws(a, k))[m] for k, a in enumerate((seen, tested)))
-        low, high = (None, None) if few else map(float, np.percentile(values[:, 0] - test_values[:, 0], (2.5, 97.5)))
+        gaps = values[:, 0] - test_values[:, 0]
+        low, high = (None, None) if few else map(float, np.percentile(gaps, (2.5, 97.5)))
         found |= {f"{m}_gap": float(score - test_score), f"{m}_gap_ci95_low": low, f"{m}_gap_ci95_high": high}
     return found
 
@@ -258,22 +270,29 @@ def seen_scores(
 
 # %% ../nbs/07c_score.ipynb #92e4b8ab
 SCORES, COMPARISONS = "results/metrics/scores.json", "results/metrics/comparisons.json"
-PARTS = {SCORES: {"resamples", "seeds", "overlaps", "noise", "models"}, COMPARISONS: {"rows", "left_out", "without_overlaps"}}
-OF_A_ROW = {"model", "against", "metric", "difference", "ci95_low", "ci95_high", "mde80", "p_randomisation", "p_bootstrap", "seeds", "p_holm", "significant"}
+PARTS = {SCORES: {"resamples", "seeds", "overlaps", "noise", "models"},
+         COMPARISONS: {"rows", "left_out", "without_overlaps"}}
+OF_A_ROW = {"model", "against", "metric", "difference", "ci95_low", "ci95_high", "mde80", "p_randomisation",
+            "p_bootstrap", "seeds", "p_holm", "significant"}
 
 def scored_file(
     run: Run,
     name: str,   # SCORES or COMPARISONS
 ) -> dict:       # what it holds
     "What the stage `score` wrote. Raises GemmaPeftError where it is missing, or of another version."
-    if not (run.path / name).exists(): raise GemmaPeftError(f"{run.path / name} is missing. The stage 'score' writes it: `{run.command('--stages score')}`")
+    if not (run.path / name).exists():
+        raise GemmaPeftError(f"{run.path / name} is missing. The stage 'score' writes it: "
+                             f"`{run.command('--stages score')}`")
     found = run.read_json(name)
     lacking = PARTS[name] - (found.keys() if isinstance(found, dict) else set())
     if name == COMPARISONS and not lacking: lacking = {k for r in found["rows"] for k in OF_A_ROW - r.keys()}
-    if lacking: raise GemmaPeftError(f"{run.path / name} has no {', '.join(sorted(lacking))}; it is of another version. Score the saved answers again: {run.remedy('score')}")
+    if lacking:
+        raise GemmaPeftError(f"{run.path / name} has no {', '.join(sorted(lacking))}; it is of another "
+                             f"version. Score the saved answers again: {run.remedy('score')}")
     return found
 
-def read_scores(run: Run) -> dict: return dict(scores=scored_file(run, SCORES), comparisons=scored_file(run, COMPARISONS))
+def read_scores(run: Run) -> dict:
+    return dict(scores=scored_file(run, SCORES), comparisons=scored_file(run, COMPARISONS))
 
 # %% ../nbs/07c_score.ipynb #91a5658c
 @stage("score", result=read_scores)
@@ -285,9 +304,12 @@ def make_scores(run: Run) -> dict:
     for k, (m, a) in enumerate(answers.items(), 1):
         found[m] = model_scores(a, first[m], overlaps)
         run.progress(k, len(answers) + 1, f"scored {name_of(m)}")
-    told = dict(resamples=RESAMPLES, seeds=[run.config.seed, *run.other_seeds()], overlaps=len(overlaps), overlaps_near=near, one_arm=alone,
-                noise=run.read_json(results_file("base")).get("batch_noise"), models=found, seen=seen_scores(run, answers))
-    rows = dict(rows=compare_models(answers, alone), left_out=compare_left_out(run, answers), without_overlaps=compare_without(answers, overlaps))
+    told = dict(resamples=RESAMPLES, seeds=[run.config.seed, *run.other_seeds()], overlaps=len(overlaps),
+                overlaps_near=near, one_arm=alone,
+                noise=run.read_json(results_file("base")).get("batch_noise"), models=found,
+                seen=seen_scores(run, answers))
+    rows = dict(rows=compare_models(answers, alone), left_out=compare_left_out(run, answers),
+                without_overlaps=compare_without(answers, overlaps))
     run.write_json(SCORES, rounded(told))
     run.write_json(COMPARISONS, {k: [rounded(r) for r in found] for k, found in rows.items()})
     return read_scores(run)
@@ -304,19 +326,26 @@ def with_interval(
 def _said(r: dict) -> str:
     "A comparison in a line for a terminal."
     one = " with one seed" if r["seeds"] == 1 else ""
-    if r["ci95_low"] is None: return f"no difference can be shown from so few prompts{one} ({r['difference']:+.4f})"
+    if r["ci95_low"] is None:
+        return f"no difference can be shown from so few prompts{one} ({r['difference']:+.4f})"
     told = f"95% interval {r['ci95_low']:+.4f} to {r['ci95_high']:+.4f}, Holm-corrected p {r['p_holm']:.3f}"
     if r["significant"]: return f"differ by {r['difference']:+.4f}{one}, {told}"
-    return f"no difference shown{one} ({r['difference']:+.4f}; {r['mde80']:.4f} would be found 4 times in 5, before correction), {told}"
+    return (f"no difference shown{one} ({r['difference']:+.4f}; {r['mde80']:.4f} would be found 4 times in "
+            f"5, before correction), {told}")
 
 def score_lines(found: dict) -> list[str]:      # found: of `read_scores`
     "The scores in lines for a terminal: each model with its intervals, then each comparison of BLEU-4 and ROUGE-L."
     models = found["scores"]["models"]
     width = max(len(name_of(m)) for m in models)
     lines = [f"{'':<{width}}  {'BLEU-4 (95% interval)':<28} {'ROUGE-L':<28} seeds"]
-    lines += [f"{name_of(m):<{width}}  {with_interval(f['overall'], 'bleu4'):<28} {with_interval(f['overall'], 'rouge_l'):<28} {len(f['seeds'])}" for m, f in models.items()] + [""]
+    for m, f in models.items():
+        bleu4, rouge_l = (with_interval(f["overall"], key) for key in ("bleu4", "rouge_l"))
+        lines.append(f"{name_of(m):<{width}}  {bleu4:<28} {rouge_l:<28} {len(f['seeds'])}")
+    lines.append("")
     named = [(f"{name_of(r['model'])} and {name_of(r['against'])}", r) for r in found["comparisons"]["rows"]]
     named += [(f"{name_of(r['model'])} without {name_of(r['source'])}, and {'the base' if r['against'] == 'base' else 'with it'}", r) for r in found["comparisons"]["left_out"]]
     titles = dict(bleu4="BLEU-4", rouge_l="ROUGE-L")
     lines += [f"{titles[r['metric']]:<8} {who}: {_said(r)}" for who, r in named if r["metric"] in titles]
-    return lines + [f"{name_of(mix)} is {name_of(arm)} alone, the end of its grid; it was not tested as a mix" for mix, arm in found["scores"].get("one_arm", {}).items()]
+    for mix, arm in found["scores"].get("one_arm", {}).items():
+        lines.append(f"{name_of(mix)} is {name_of(arm)} alone, the end of its grid; not tested as a mix")
+    return lines
