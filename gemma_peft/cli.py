@@ -18,8 +18,8 @@ __all__ = ['T4_GIB', 'app', 'Profile', 'Overrides', 'Unset', 'Named', 'parse_val
            'main']
 
 # %% ../nbs/09_cli.ipynb #ce39001e
-import ast, csv, hashlib, importlib, io, json, os, pkgutil, re, shlex, shutil, signal, symtable, sys, tempfile, textwrap, threading, time, tomllib
-import typing, urllib.error, urllib.request
+import ast, csv, hashlib, importlib, io, json, os, pkgutil, re, shlex, shutil, signal, symtable, sys, tempfile
+import textwrap, threading, time, tomllib, typing, urllib.error, urllib.request
 from contextlib import redirect_stdout, suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -28,9 +28,10 @@ from typing import Annotated
 import typer
 
 import gemma_peft
-from .core import (LABELS, PROFILES, SOURCES, STAGES, ConfigError, GemmaPeftError, Run, code_hash, file_hash, flatten, from_here,
-                             hardware, hub_token, is_local, locked, makers, nearest, package_versions, repository_root, resolve, run_folder,
-                             runs_folder, settings, stage_state, writing)
+from .core import (LABELS, PROFILES, SOURCES, STAGES, ConfigError, GemmaPeftError, Run, code_hash, file_hash,
+                             flatten, from_here, hardware, hub_token, is_local, locked, makers, nearest,
+                             package_versions, repository_root, resolve, run_folder, runs_folder, settings,
+                             stage_state, writing)
 from .locks import LEASE, lock_environment
 
 # %% ../nbs/09_cli.ipynb #ab1dc122
@@ -63,9 +64,10 @@ def parse_overrides(
     known, values, problems = settings(), {}, []
     for pair in pairs:
         name, equals, text = pair.partition("=")
+        name = name.strip()
         if unreadable(pair): problems.append(f"--set {pair!r} holds bytes that are no text; write it in UTF-8")
         elif not equals: problems.append(f"--set {pair} has no value; write it as --set {pair}=VALUE")
-        else: values[name.strip()] = parse_value(text, known[name.strip()].type if name.strip() in known else None)
+        else: values[name] = parse_value(text, known[name].type if name in known else None)
     return values, problems
 
 def parse_stages(
@@ -73,7 +75,8 @@ def parse_stages(
 ) -> tuple[list[str], list[str]]:  # the stages in the pipeline's order; problems
     "What `--stages` was given."
     asked = [s.strip() for s in text.split(",") if s.strip()]
-    problems = [f"--stages {s!r} is no stage; there are {', '.join(STAGES)}.{nearest(s, STAGES)}" for s in asked if s not in STAGES]
+    problems = [f"--stages {s!r} is no stage; there are {', '.join(STAGES)}.{nearest(s, STAGES)}"
+                for s in asked if s not in STAGES]
     return [s for s in STAGES if s in asked or not asked], problems
 
 # %% ../nbs/09_cli.ipynb #93bf296e
@@ -84,14 +87,15 @@ def check_request(
     out: str | None = None,    # the run folder of a request that is to compute; None for one that only looks
     unset: list[str] = (),     # --unset
 ) -> tuple[dict, list]:        # overrides, stages
-    "Overrides and stages of a request. Raises one ConfigError with all that is wrong, before anything is written."
+    "Overrides and stages of a request. Raises one ConfigError with all that is wrong; nothing is written."
     overrides, problems = parse_overrides(pairs)
     chosen, more = parse_stages(stages)
-    problems += more + [f"{what} {text!r} holds bytes that are no text" for what, text in (("--profile", profile), ("--out", out or ""))
-                        if unreadable(text)]
-    if problems and any("no text" in p for p in problems): raise ConfigError(problems)
+    problems += more
+    garbled = [f"{what} {text!r} holds bytes that are no text"
+               for what, text in (("--profile", profile), ("--out", out or "")) if unreadable(text)]
+    if garbled: raise ConfigError(problems + garbled)
     try:
-        with redirect_stdout(io.StringIO()):                             # what it notes is said when it is done
+        with redirect_stdout(io.StringIO()):                             # its notes are shown when it is done
             if out is None: resolve(profile or "tiny", overrides)
             else: Run.open(profile, out, overrides, tuple(unset), write=False)
     except ConfigError as e: problems += e.problems
@@ -103,8 +107,8 @@ def check_process() -> list[str]:
     "A problem where several processes were started to train together."
     world = os.environ.get("WORLD_SIZE", "")
     if not world.isdigit() or int(world) < 2: return []
-    return [f"WORLD_SIZE is {world}: one process on one GPU trains a run. Start it without torchrun, accelerate launch or mpirun "
-            "(`env -u WORLD_SIZE gemma-peft run ...`), and several runs on several GPUs with CUDA_VISIBLE_DEVICES"]
+    return [f"WORLD_SIZE is {world}: one process on one GPU trains a run. Start it without torchrun, accelerate launch "
+            "or mpirun (`env -u WORLD_SIZE gemma-peft run ...`), and several runs on several GPUs with CUDA_VISIBLE_DEVICES"]
 
 # %% ../nbs/09_cli.ipynb #ce0d8364
 def this_python(
@@ -115,7 +119,8 @@ def this_python(
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
     environment = dict(TOKENIZERS_PARALLELISM="false", VIRTUAL_ENV=sys.prefix, MPLBACKEND="module://matplotlib_inline.backend_inline")
-    environment |= lock_environment() | dict(HYPOTHESIS_STORAGE_DIRECTORY=os.path.join(tempfile.gettempdir(), "gemma_peft_hypothesis"))
+    environment |= lock_environment()            # the kernel works under the command's lock
+    environment["HYPOTHESIS_STORAGE_DIRECTORY"] = os.path.join(tempfile.gettempdir(), "gemma_peft_hypothesis")
 
     class ThisPython(AsyncKernelManager):
         started = []
@@ -128,7 +133,7 @@ def this_python(
 
 # %% ../nbs/09_cli.ipynb #e4b3f6eb
 def code_identity(source: Path) -> str:
-    "A hash of what a notebook's examples and tests depend on: its cells, our modules, the packages, Python and the GPUs."
+    "A hash of what a notebook's tests depend on: its cells, our modules, the packages, Python and the GPUs."
     parts = [file_hash(source), code_hash(), package_versions(), sys.version, hardware()["gpus"]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -145,12 +150,14 @@ def in_order(body: list) -> list:
         if isinstance(s, (ast.If, ast.While)): found.append(ast.Expr(s.test))
         elif isinstance(s, ast.For): found.append(ast.Assign([s.target], s.iter))
         elif isinstance(s, ast.With):
-            found += [ast.Assign([i.optional_vars], i.context_expr) if i.optional_vars else ast.Expr(i.context_expr) for i in s.items]
+            found += [ast.Assign([i.optional_vars], i.context_expr) for i in s.items if i.optional_vars]
+            found += [ast.Expr(i.context_expr) for i in s.items if not i.optional_vars]
         elif not isinstance(s, ast.Try): found.append(s); continue
         for part in ("body", "handlers", "orelse", "finalbody"):
             inside = getattr(s, part, [])
             if part == "handlers":
-                found += [ast.Expr(h.type) for h in inside if h.type]; inside = [x for h in inside for x in h.body]
+                found += [ast.Expr(h.type) for h in inside if h.type]
+                inside = [x for h in inside for x in h.body]
             found += in_order(inside)
     return found
 
@@ -161,9 +168,12 @@ def names_of(code: str) -> tuple[set, set]:   # names it binds, names it takes f
     def inner(table): return [x for child in table.get_children() for x in (child, *inner(child))]
     for statement in in_order(statements(code)):
         table = symtable.symtable(ast.unparse(ast.fix_missing_locations(statement)), "cell", "exec")
-        names = table.get_symbols(); inside = [s for t in inner(table) for s in t.get_symbols() if s.is_global()]
-        bound = {s.get_name() for s in names if s.is_assigned() or s.is_imported()} | {s.get_name() for s in inside if s.is_assigned()}
-        used = {s.get_name() for s in names if s.is_referenced()} | (bound if isinstance(statement, ast.AugAssign) else set())
+        names = table.get_symbols()
+        inside = [s for t in inner(table) for s in t.get_symbols() if s.is_global()]
+        bound = {s.get_name() for s in names if s.is_assigned() or s.is_imported()}
+        bound |= {s.get_name() for s in inside if s.is_assigned()}
+        used = {s.get_name() for s in names if s.is_referenced()}
+        if isinstance(statement, ast.AugAssign): used |= bound
         takes |= (used | {s.get_name() for s in inside} - bound) - binds           # a function may name itself
         binds |= bound
     return binds, takes
@@ -185,7 +195,7 @@ def needed(
     given, taken = zip(*map(names_of, cells))
     brought = [imports_of(c) for c in cells]
     def maker(name, i):
-        "The last cell before `i` that binds a name; else the first after it, for a function that looks its names up later."
+        "The last cell before `i` that binds a name; else the first after it: a function looks its names up later."
         makers = [j for j, names in enumerate(given) if name in names and j != i]
         return next((j for j in reversed(makers) if j < i), makers[0] if makers else i)
     keep = set(wanted)
@@ -206,7 +216,8 @@ def _finished(cell: dict) -> bool:
 
 def put_back(nb: dict) -> dict:
     "A notebook with the cells that were left out, as they ran before."
-    return nb | dict(cells=[c["metadata"].get("ran_before", c) for c in nb["cells"] if not c["metadata"].get("passing")])
+    cells = [c["metadata"].get("ran_before", c) for c in nb["cells"] if not c["metadata"].get("passing")]
+    return nb | dict(cells=cells)
 
 def ran_before(
     target: Path,     # the page of a stage
@@ -218,7 +229,8 @@ def ran_before(
         try: nb = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError): continue
         about = nb.get("metadata", {}).get("gemma_peft", {})
-        if about.get("code") != identity or (path == failed and about.get("left_out")): continue      # what failed so runs whole
+        if about.get("code") != identity: continue
+        if path == failed and about.get("left_out"): continue            # what failed with cells left out runs whole
         return {c["id"]: c for c in put_back(nb)["cells"] if _finished(c)}
     return {}
 
@@ -227,7 +239,8 @@ def must_run(cells: list[dict]) -> set[int]:
     "Of the code cells: the parameters, what is exported, the run's own part, and the hidden cell of imports."
     def has(c, marks): return re.search(rf"^#\|\s*({marks})\b(?!_)", "".join(c["source"]), re.M)
     hidden = next((i for i, c in enumerate(cells) if has(c, "hide")), None)
-    return {i for i, c in enumerate(cells) if i == hidden or "parameters" in c["metadata"].get("tags", []) or has(c, "exports?|notest")}
+    def tagged(c): return "parameters" in c["metadata"].get("tags", [])
+    return {i for i, c in enumerate(cells) if i == hidden or tagged(c) or has(c, "exports?|notest")}
 
 def resumed(
     nb: dict,         # the notebook to run
@@ -239,20 +252,24 @@ def resumed(
     must = must_run(code) | {i for i, c in enumerate(code) if c.get("id") not in before}
     keep, imports = needed(["".join(c["source"]) for c in code], must)
     out = {c["id"] for i, c in enumerate(code) if i not in keep}
-    def aside(c): return dict(cell_type="raw", id=c["id"], metadata=dict(ran_before=before[c["id"]]), source=[])
+    def aside(c):
+        return dict(cell_type="raw", id=c["id"], metadata=dict(ran_before=before[c["id"]]), source=[])
     cells = [aside(c) if c.get("id") in out else c for c in nb["cells"]]
     if out: cells[1:1] = [_left_out_note(out, before), _code("\n".join(imports), "imports")]
-    return nb | dict(cells=cells, metadata=nb["metadata"] | dict(gemma_peft=dict(code=identity, left_out=len(out))))
+    about = dict(code=identity, left_out=len(out))
+    return nb | dict(cells=cells, metadata=nb["metadata"] | dict(gemma_peft=about))
 
 def _code(source: str, id: str) -> dict:
     "A code cell that `put_back` takes out again."
-    return dict(cell_type="code", id=id, metadata=dict(passing=True), outputs=[], execution_count=None, source=source)
+    return dict(cell_type="code", id=id, metadata=dict(passing=True), outputs=[], execution_count=None,
+                source=source)
 
 def _left_out_note(out: set, before: dict) -> dict:
     "What the page's head says of cells that were left out."
     when = min(before[i]["metadata"]["papermill"]["end_time"] for i in out)[:16].replace("T", " ")
-    text = (f"> **Resumed.** {len(out)} cells of this page, its examples and self-tests, ran to their end on {when} UTC with this very "
-            "code and these packages. They were left out this time, and their outputs are of then. With `--force` they run again.")
+    text = (f"> **Resumed.** {len(out)} cells of this page, its examples and self-tests, ran to their end on {when} UTC "
+            "with this very code and these packages. They were left out this time, and their outputs are of then. "
+            "With `--force` they run again.")
     return dict(cell_type="markdown", id="left-out", metadata={}, source=text)
 
 # %% ../nbs/09_cli.ipynb #6773c3d5
@@ -360,16 +377,18 @@ def plain(text: str) -> str:
 
 # %% ../nbs/09_cli.ipynb #1d2913be
 def of_the_system(name: str, text: str) -> str:
-    "What a person can do about an error of disk, memory or installation, by its class's name and text; \"\" for other errors."
+    "What a person can do about an error of disk, memory or installation; empty for other errors."
     if re.search(r"No space left|Disk quota|os error 28|unexpected pos \d", text):
         return f"the disk is full ({text[:160]}). Free some space; what is finished is kept"
     if re.search(r"Permission denied|Read-only file system|Operation not permitted", text):
-        return f"a file cannot be written ({text[:200]}). Give this user the right to write there, or choose another folder with --out"
+        return (f"a file cannot be written ({text[:200]}). Give this user the right to write there, "
+                "or choose another folder with --out")
     if name in ("ModuleNotFoundError", "ImportError") and "No module named" in text:
         package = text.split("'")[1].split(".")[0] if "'" in text else "gemma_peft"
         return f"the package {package} is missing; install it: pip install {package}"
     if name == "MemoryError":
-        return "the machine's memory is full: close other programs, or use a smaller `--set training.micro_batch_size=...`"
+        return ("the machine's memory is full: close other programs, or use a smaller "
+                "`--set training.micro_batch_size=...`")
     return ""
 
 # %% ../nbs/09_cli.ipynb #1d2913c1
@@ -388,13 +407,14 @@ def explain(
     if known := of_the_system(name or type(error).__name__, text): return known
     if name:
         trace = [line for line in plain("\n".join(error.traceback)).splitlines() if line.strip()]
-        return "\n".join([f"{name}: {text}", "", f"in cell {error.exec_count} of the notebook; its traceback ends with",
-                          *("  " + t for t in trace[-12:])])
+        where = f"in cell {error.exec_count} of the notebook; its traceback ends with"
+        return "\n".join([f"{name}: {text}", "", where, *("  " + t for t in trace[-12:])])
     if "Dead" in type(error).__name__ or "Kernel died" in text:
-        return ("its Python process was ended from outside. Most often the machine ran out of memory: close other programs, or use a "
-                "smaller `--set training.micro_batch_size=...`" + last_words(log))
+        return ("its Python process was ended from outside. Most often the machine ran out of memory: close other "
+                "programs, or use a smaller `--set training.micro_batch_size=...`" + last_words(log))
     if "Kernel didn't respond" in text or isinstance(error, TimeoutError):
-        return "its Python process did not start within five minutes. The machine may be very busy: try again" + last_words(log)
+        return ("its Python process did not start within five minutes. The machine may be very busy: try again"
+                + last_words(log))
     return f"{type(error).__name__}: {text}" + last_words(log)
 
 # %% ../nbs/09_cli.ipynb #f0226046
@@ -465,7 +485,8 @@ def missing_stages(
     absent = [s for s in STAGES if s not in chosen and any(s in run.unmade(c) for c in chosen)]
     if not absent: return []
     together = ",".join(s for s in STAGES if s in absent or s in chosen)
-    return [f"{', '.join(chosen)} builds on {', '.join(absent)}, not done yet; make them too: `{run.command(f'--stages {together}')}`, "
+    command = run.command(f"--stages {together}")
+    return [f"{', '.join(chosen)} builds on {', '.join(absent)}, not done yet; make them too: `{command}`, "
             "or all of them: leave --stages out"]
 
 # %% ../nbs/09_cli.ipynb #f8baf0fb
@@ -512,7 +533,8 @@ def run_stage(
     if job.error:
         lines.finish(stage, "stopped")
         kept = f"\nThe notebook as far as it got: {from_here(job.failed)}" if job.failed.exists() else ""
-        raise StageFailed(f"Stage {stage} stopped: {explain(job.error, job.log)}\n{kept}\nGo on where it stopped: {run.command()}")
+        raise StageFailed(f"Stage {stage} stopped: {explain(job.error, job.log)}\n{kept}\n"
+                          f"Go on where it stopped: {run.command()}")
 
 # %% ../nbs/09_cli.ipynb #5ddcee7e
 def run_pipeline(
@@ -539,7 +561,7 @@ def run_pipeline(
 
 # %% ../nbs/09_cli.ipynb #9d6f7003
 def screen() -> int | None:
-    "Columns of the terminal, or of COLUMNS where that is set; None for a file or a pipe, which take lines of any length."
+    "Columns of the terminal, or what COLUMNS says; None for a file or a pipe, which take lines of any length."
     told = os.environ.get("COLUMNS", "").isdigit()
     return max(40, shutil.get_terminal_size().columns) if told or sys.stdout.isatty() else None
 
@@ -551,14 +573,17 @@ def wrapped(
     "A line broken between words, but not within a `command`: it must work as it is copied."
     if width is None or len(text) <= width: return text
     whole = re.sub(r"`[^`]*`", lambda m: m[0].replace(" ", "\0"), text)
-    return textwrap.fill(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
+    filled = textwrap.fill(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return filled.replace("\0", " ")
 
 def wrapped_lines(text: str) -> str:
     "Several lines, each broken where the terminal ends."
     return "\n".join(wrapped(line, screen()) for line in text.splitlines())
 
 # %% ../nbs/09_cli.ipynb #9d6f7011
-def _shown(value) -> str: return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+def _shown(value) -> str:
+    if value is None: return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 def _is_number(value) -> bool: return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -570,7 +595,8 @@ def _grid(
     columns = []
     for name in names:
         cells = [name, *(_shown(r[name]) for r in rows)]; width = max(map(len, cells))
-        columns.append([c.rjust(width) if any(_is_number(r[name]) for r in rows) else c.ljust(width) for c in cells])
+        right = any(_is_number(r[name]) for r in rows)
+        columns.append([c.rjust(width) if right else c.ljust(width) for c in cells])
     return ["  ".join(line).rstrip() for line in zip(*columns)]
 
 # %% ../nbs/09_cli.ipynb #9d6f7012
@@ -590,13 +616,12 @@ def aligned(
     if not rows: return ""
     names = list(rows[0]); lines = _grid(rows, names)
     if width is None or max(map(len, lines)) <= width: return "\n".join(lines)
-    if any(_is_number(r[names[-1]]) for r in rows) or len(names) == 1:
+    texts, left = [names[-1], *(_shown(r[names[-1]]) for r in rows)], _grid(rows, names[:-1]) if names[1:] else []
+    edge = max(map(len, left), default=width) + 2
+    if any(_is_number(r[names[-1]]) for r in rows) or edge - 2 > width:
         return "\n\n".join("\n".join(_grid(rows, group)) for group in _blocks(rows, names, width))
-    texts = [names[-1], *(_shown(r[names[-1]]) for r in rows)]
-    left = aligned([{k: r[k] for k in names[:-1]} for r in rows], width).splitlines()
-    if len(left) != len(texts): return "\n\n".join("\n".join(_grid(rows, group)) for group in _blocks(rows, names, width))
-    room, edge = width - max(map(len, left)) - 2, max(map(len, left)) + 2
-    if room >= 30: return "\n".join(wrapped(f"{l:<{edge}}{t}".rstrip(), width, " " * edge) for l, t in zip(left, texts))
+    if width - edge >= 30:
+        return "\n".join(wrapped(f"{l:<{edge}}{t}".rstrip(), width, " " * edge) for l, t in zip(left, texts))
     return "\n".join(l + ("\n" + wrapped("    " + t, width) if t else "") for l, t in zip(left, ["", *texts[1:]]))
 
 # %% ../nbs/09_cli.ipynb #9d6f7013
@@ -615,7 +640,8 @@ def summary(
     warnings = [wrapped(f"  {s}: {w}", width) for s in STAGES for w in stage_state(run, s)["warnings"]]
     report = [(name, p) for name, p in dict(Report=page(run, "report"), Summary=run.path / "results/summary_report.txt", Plots=run.path / "results/plots").items() if p.exists()]
     from gemma_peft.report import COLUMNS             # those a person reads first; intervals stand in the report
-    parts = [aligned([{k: r[k] for k in COLUMNS if k in r} for r in read_table(table)], width)] if table.exists() and stage_state(run, "report")["done"] else []
+    there = table.exists() and stage_state(run, "report")["done"]
+    parts = [aligned([{k: r[k] for k in COLUMNS if k in r} for r in read_table(table)], width)] if there else []
     parts += ["\n".join(["Warnings", *warnings])] if warnings else []
     parts += ["\n".join([f"Time     {clock(seconds)}", f"Run      {from_here(run.path)}", *(f"{name:<8} {from_here(p)}" for name, p in report)])]
     return "\n\n".join(parts)
@@ -639,13 +665,16 @@ def stage_row(
         why = now["why"] or (f"made from {below[0]}" if below else "")
         gone = f"{', '.join(now['gone'])} is no longer there" if now["gone"] else ""
         page_gone = "" if page(run, stage).exists() or not has_page(run, stage) else "its page is missing"
-        state, note = ("stale", why) if why else ("current", "; ".join(filter(None, [gone, page_gone or now["other_version"]])))
+        notes = "; ".join(filter(None, [gone, page_gone or now["other_version"]]))
+        state, note = ("stale", why) if why else ("current", notes)
     elif not record: state, note = "waiting", ""
-    elif "error" in record: state, note = "stopped", str(record["error"]).splitlines()[0].replace("KeyboardInterrupt:", "by Ctrl-C")
+    elif "error" in record:
+        state, note = "stopped", str(record["error"]).partition("\n")[0].replace("KeyboardInterrupt:", "by Ctrl-C")
     elif not (now["running"] and alive(run)): state, note = "stopped", "its process is gone"
     else:
         said = read_progress(run, stage)
-        state, took, note = "running", time.time() - began, f"{said['done'] / (said['total'] or 1):.0%} {said['text']}".strip() if said else ""
+        state, took = "running", time.time() - began
+        note = f"{said['done'] / (said['total'] or 1):.0%} {said['text']}".strip() if said else ""
     return dict(stage=stage, state=state, time="" if took is None else clock(took), note=note)
 
 def stage_rows(run: Run) -> list[dict]:
@@ -659,7 +688,8 @@ def stage_rows(run: Run) -> list[dict]:
 # %% ../nbs/09_cli.ipynb #0516ef9b
 def known_runs() -> list[Path]:
     "The folders of all runs where runs lie, the newest last."
-    def touched(folder): return max(f.stat().st_mtime for f in [folder / "run.json", *folder.glob("stages/*.json")])
+    def touched(folder):
+        return max(f.stat().st_mtime for f in [folder / "run.json", *folder.glob("stages/*.json")])
     return sorted((p.parent for p in runs_folder().glob("*/run.json")), key=touched)
 
 def some_runs(
@@ -670,7 +700,8 @@ def some_runs(
     names = [p.name for p in reversed(known_runs())]
     if not names: return " There is none yet; make one with `gemma-peft run`"
     alike = [x for x in names if name and name in x][:most] or names[:most]
-    rest = f", and {len(names) - len(alike)} more in {from_here(runs_folder())}" if len(names) > len(alike) else ""
+    more = len(names) - len(alike)
+    rest = f", and {more} more in {from_here(runs_folder())}" if more else ""
     return f" There are {', '.join(alike)}{rest}.{nearest(name, names)}"
 
 def find_run(
@@ -690,7 +721,8 @@ def run_to_sweep(
     out: str,           # or a run folder
 ) -> tuple[str, str]:   # profile and folder, as `Run.open` takes them
     "The run that a sweep is meant for. Raises a ConfigError before anything is written."
-    if name and (profile or out): raise ConfigError([f"{name} is a run; name a run, or pass --profile or --out, not both"])
+    if name and (profile or out):
+        raise ConfigError([f"{name} is a run; name a run, or pass --profile or --out, not both"])
     return (profile, out) if profile or out else ("", str(find_run(name).path))
 
 # %% ../nbs/09_cli.ipynb #1a1a33f4
@@ -704,7 +736,8 @@ def gpu_words(
 ) -> str:
     "The GPUs in a line; of several, which one a run takes."
     if not gpus: return "none; a CPU is enough for the tiny profile"
-    there = ", ".join(f"{g['name']} ({g['memory_gib']} GiB, compute capability {g['compute_capability']})" for g in gpus)
+    there = ", ".join(f"{g['name']} ({g['memory_gib']} GiB, compute capability {g['compute_capability']})"
+                      for g in gpus)
     if len(visible) < 2: return there
     return (f"{there}. A run trains on one: the first that is visible, cuda:0, {visible[0]}. "
             "For another: CUDA_VISIBLE_DEVICES=1 gemma-peft run ...")
@@ -717,11 +750,12 @@ def check_machine(config) -> list[dict]:
     h, cuda = hardware(), torch.cuda.is_available()
     names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())] if cuda else []
     blind = bool(h["gpus"]) and not cuda and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
-    dtype, why = choose_precision(config.model.dtype, float("{}.{}".format(*torch.cuda.get_device_capability())) if cuda else None)
+    capability = float("{}.{}".format(*torch.cuda.get_device_capability())) if cuda else None
+    dtype, why = choose_precision(config.model.dtype, capability)
     attention, because = choose_attention(config.model.attn_implementation)
     return [finding("processor", f"{h['cpu_cores']} cores, {h['memory_gib']} GiB, {h['system']} {h['machine']}"),
             finding("GPU", gpu_words(h["gpus"], names),
-                    "PyTorch cannot use it: pip install --force-reinstall 'torch>=2.11,<2.14'" if blind else ""),
+                    "PyTorch cannot use it: `pip install --force-reinstall 'torch>=2.11,<2.14'`" if blind else ""),
             finding("precision", f"{dtype}: {why}"), finding("attention", f"{attention}: {because}"),
             *[finding("processes", "several", problem) for problem in check_process()]]
 
@@ -792,7 +826,8 @@ def check_model(config, hub_open: bool = True) -> list[dict]:
     if name == "tiny": return [finding("base model", "made by the run")]
     if not is_local(name) and not hub_open: return []
     problems = inspect_base(name, config.model.revision)
-    return [finding("base model", f"{name} cannot be used", p) for p in problems] or [finding("base model", f"{name} is whole")]
+    if not problems: return [finding("base model", f"{name} is whole")]
+    return [finding("base model", f"{name} cannot be used", p) for p in problems]
 
 def check_records(config) -> list[dict]:
     "Whether local records can be read, and are enough."
@@ -802,11 +837,14 @@ def check_records(config) -> list[dict]:
         source = getattr(config.data, s); asked = source.train + source.validation + source.test
         if not is_local(source.path): continue
         try: rows, test = read_source(source, s, source.path, warn=lambda text: None)
-        except GemmaPeftError as e: found.append(finding(s, f"{from_here(source.path)} cannot be used", str(e))); continue
+        except GemmaPeftError as e:
+            found.append(finding(s, f"{from_here(source.path)} cannot be used", str(e)))
+            continue
         there, own = len(rows) + len(test or []), asked - (source.test if test else 0)
         short = len(rows) < own or (test is not None and len(test) < source.test)
-        found.append(finding(s, f"{there:,} records in {from_here(source.path)}", f"{asked:,} are asked for, before duplicates and leaks go: "
-                             f"--set data.{s}.train=..., data.{s}.validation=..., data.{s}.test=..." if short else ""))
+        fewer = f"`--set data.{s}.train=... --set data.{s}.validation=... --set data.{s}.test=...`"
+        found.append(finding(s, f"{there:,} records in {from_here(source.path)}",
+                             f"{asked:,} are asked for, before duplicates and leaks go: {fewer}" if short else ""))
     return found
 
 # %% ../nbs/09_cli.ipynb #ab9ae375
@@ -857,9 +895,10 @@ def hub_answer(
 # %% ../nbs/09_cli.ipynb #c805ae60
 def examine(config) -> list[dict]:
     "All that `gemma-peft doctor` looks at."
-    machine = check_machine(config); dtype = next(f for f in machine if f["what"] == "precision")["found"].split(":")[0]
-    hub = check_hub(config); hub_open = not any(f["remedy"] or "not asked" in f["found"] for f in hub if f["what"] in (config.model.id, "hub"))
-    return (machine + check_memory(config, dtype, gpu_gib()) + check_packages() + check_model(config, hub_open)
+    machine, hub = check_machine(config), check_hub(config)
+    dtype = next(f for f in machine if f["what"] == "precision")["found"].split(":")[0]
+    closed = [f for f in hub if f["what"] in (config.model.id, "hub") and (f["remedy"] or "not asked" in f["found"])]
+    return (machine + check_memory(config, dtype, gpu_gib()) + check_packages() + check_model(config, not closed)
             + check_records(config) + check_disk(2 if config.model.id == "tiny" else 25) + hub)
 
 def finding_lines(findings: list[dict]) -> str:
@@ -881,10 +920,12 @@ app = typer.Typer(name="gemma-peft", add_completion=False, no_args_is_help=True,
 
 Profile = Annotated[str, typer.Option("--profile", "-p", show_default="tiny, or that of the run in --out",
                                       help=f"{', '.join(reversed(PROFILES))}, or a TOML file of your own.")]
-Overrides = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="Change a setting, e.g. --set qlora.learning_rate=1e-4. "
-                                              "May be repeated. `gemma-peft settings` lists them.")]
-Unset = Annotated[list[str], typer.Option("--unset", metavar="NAME", help="Take back what --set once changed for this run, also a setting "
-                                          "that no longer exists. May be repeated.")]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE",
+                      help="Change a setting, e.g. --set qlora.learning_rate=1e-4. May be repeated. "
+                           "`gemma-peft settings` lists them.")]
+Unset = Annotated[list[str], typer.Option("--unset", metavar="NAME",
+                  help="Take back what --set once changed for this run, also a setting that no longer exists. "
+                       "May be repeated.")]
 
 @app.callback(invoke_without_command=True)
 def top(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False):
@@ -898,8 +939,9 @@ def take_up(
     unset: list[str],   # --unset
     keep: bool = True,  # whether the change stays with the run
 ) -> Run:
-    "The run that is meant, made or changed as a request says; the command's own Ctrl-C also for a scheduler's stop."
-    if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, signal.default_int_handler)
+    "The run that is meant, made or changed as a request says. From here on a scheduler's stop is a Ctrl-C."
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     return Run.open(profile, out, values, tuple(unset), write=keep)
 
 @app.command("run", epilog="Stages: " + ", ".join(STAGES) + ".")
@@ -928,7 +970,8 @@ def run_command(
         typer.echo(f"Profile {Path(run.profile).name}, run folder {from_here(run.path)}")
         try: run_pipeline(run, chosen, force)
         except KeyboardInterrupt:
-            typer.echo(f"\nStopped. What is finished is kept. Go on with: {run.command()}", err=True); raise typer.Exit(130)
+            typer.echo(f"\nStopped. What is finished is kept. Go on with: {run.command()}", err=True)
+            raise typer.Exit(130)
         typer.echo("\n" + summary(run, time.time() - began))
 
 # %% ../nbs/09_cli.ipynb #87e5c687
@@ -979,7 +1022,8 @@ def doctor_command(profile: Profile = "", overrides: Overrides = []):
     findings = examine(config)
     typer.echo(finding_lines(findings))
     wrong = [f for f in findings if f["remedy"]]
-    command = " ".join(["gemma-peft run", "--profile", shlex.quote(profile or "tiny"), *(f"--set {shlex.quote(pair)}" for pair in overrides)])
+    changes = (f"--set {shlex.quote(pair)}" for pair in overrides)
+    command = " ".join(["gemma-peft run", "--profile", shlex.quote(profile or "tiny"), *changes])
     typer.echo("\n" + (f"{len(wrong)} to mend, marked with !" if wrong else f"Ready for `{command}`"))
     if wrong: raise typer.Exit(1)
 
@@ -1068,16 +1112,20 @@ def sweep_command(
     values, _ = check_request(profile, overrides, "", out, unset)
     tried, asked = parse_value(rates, list[float]), [m.strip() for m in methods.split(",") if m.strip()]
     with redirect_stdout(io.StringIO()): draft = Run.open(profile, out, values, tuple(unset), write=False)
-    for method in asked: rates_for(draft, method, tried)                   # all of it is checked before anything is written
+    for method in asked: rates_for(draft, method, tried)           # all of it is checked before anything is written
     with locked(draft.path):
-        run = take_up(profile, out, values, unset, keep=bool(profile) or not (draft.path / "run.json").exists())
+        keep = bool(profile) or not (draft.path / "run.json").exists()
+        run = take_up(profile, out, values, unset, keep)
         if records := [s for s in ("tiny", "data", "templating") if not stage_state(run, s)["done"]]: run_pipeline(run, records)
         for method in asked: sweep(run, method, rates_for(run, method, tried))
     typer.echo("\n" + wrapped_lines(sweep_advice(run)))
 
 # %% ../nbs/09_cli.ipynb #5e9a0c04
 @app.command("export")
-def export_command(name: Named = "", rank: Annotated[int, typer.Option(help="Rank of the adapter; at least 1.")] = 64):
+def export_command(
+    name: Named = "",
+    rank: Annotated[int, typer.Option(help="Rank of the adapter; at least 1.")] = 64,
+):
     """Write what GaLore learned as a LoRA adapter, with the error it leaves.
 
     \b
@@ -1088,7 +1136,8 @@ def export_command(name: Named = "", rank: Annotated[int, typer.Option(help="Ran
     from gemma_peft.galore import export_lora
     run = find_run(name)
     with locked(run.path): report = export_lora(run, rank)
-    if report["rank"] < rank: typer.echo(f"note: no matrix has more than {report['rank']} directions; --rank {rank} would only add zeros")
+    if report["rank"] < rank:
+        typer.echo(f"note: no matrix has more than {report['rank']} directions; --rank {rank} would only add zeros")
     left = f"{report['relative_error']:.1%} of the update's norm is left behind"
     typer.echo(f"{from_here(run.path / 'models/galore/lora')}: a LoRA adapter of rank {report['rank']}; {left}")
 
@@ -1118,7 +1167,8 @@ def controls_command(
         if not any(fnmatch(job, p) for job in jobs): raise GemmaPeftError(f"no control of {from_here(run.path)} is called {p!r}.{nearest(p, jobs)} There are {', '.join(jobs)}")
     chosen = [job for job in jobs if not patterns or any(fnmatch(job, p) for p in patterns)]
     if listed:
-        typer.echo(aligned([dict(control=job, state="to do" if job in left else "done") for job in chosen], screen())); return
+        rows = [dict(control=job, state="to do" if job in left else "done") for job in chosen]
+        typer.echo(aligned(rows, screen())); return
     run.check_inputs()
     if problems := check_process(): raise ConfigError(problems)
     check_controls(run, chosen)
@@ -1154,7 +1204,8 @@ def help_command(context: typer.Context, command: Annotated[str, typer.Argument(
     top = context.parent
     if not command: typer.echo(top.get_help()); return
     if (found := top.command.get_command(top, command)) is None:
-        raise ConfigError([f"{command} is no command; there are {', '.join(top.command.commands)}.{nearest(command, top.command.commands)}"])
+        names = list(top.command.commands)
+        raise ConfigError([f"{command} is no command; there are {', '.join(names)}.{nearest(command, names)}"])
     with found.make_context(command, [], parent=top, resilient_parsing=True) as its: typer.echo(its.get_help())
 
 # %% ../nbs/09_cli.ipynb #3e4b9622
