@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Callable
-from .core import (COLOURS, LABELS, LADDER, SOURCES, STAGES, Config, GemmaPeftError, Run, fingerprint, get, locked, nearest, stage,
+from .core import (COLOURS, LABELS, LADDER, SOURCES, STAGES, Config, GemmaPeftError, Run,
+                             fingerprint, get, locked, nearest, stage,
                              stage_settings, stage_state, training_inputs, writing)
 from .base import load_adapter, load_tokenizer
 from .training import choose_mode, compute_settings, fit, free_memory, load_base, load_model, validation_loss
@@ -108,10 +109,11 @@ def overall_of(
     found = run.read_json(results_file(name))
     part = found.get("by_source", {}).get(source) if source else found.get("overall")
     if isinstance(part, dict) and part.keys() >= set(SCORES): return part
-    raise GemmaPeftError(f"{run.path / results_file(name)} has not all of {', '.join(SCORES)}; it is of another version. Evaluate again: {run.remedy('eval')}")
+    raise GemmaPeftError(f"{run.path / results_file(name)} has not all of {', '.join(SCORES)}; it is of "
+                         f"another version. Evaluate again: {run.remedy('eval')}")
 
 def _unusable(run: Run, name: str) -> bool:
-    "Whether figures are there that nothing can be made of: their answers are gone, or they are of another version."
+    "Whether nothing can be made of stored figures: their answers are gone, or they are of another version."
     if not (run.path / f"results/predictions/{name}.jsonl").exists(): return True
     try: return not overall_of(run, name)
     except GemmaPeftError: return True
@@ -161,7 +163,7 @@ def alone(
     child: Run,   # a control
     name: str,    # its model
 ):
-    "Hold a control's model, so that no other process makes it meanwhile; both arms of a seed may be made side by side. Raises GemmaPeftError."
+    "Hold a control's model while it is made; a seed's other arm stays free. Raises GemmaPeftError."
     with locked(child.path, f".{name}.lock"): yield
 
 def finish(
@@ -555,8 +557,9 @@ def check_controls(
     missing = [f"models/{a}/final" for a in dict.fromkeys(wanted) if not (run.path / f"models/{a}/final").is_dir()]
     missing += [name for name in STAGES["controls"].reads if not name.endswith("/") and not (run.path / name).exists()]
     stale = [s for s in (*ARMS, "eval") if (was := stage_state(run, s)["state"].get("settings")) and was != json.loads(json.dumps(stage_settings(run, s)))]
+    again = ",".join(dict.fromkeys([*stale, "eval"]))
     if stale: raise GemmaPeftError(f"{run.path} has other settings than its {' and '.join(stale)} had ({stage_state(run, stale[0])['why']}). Controls are compared with both arms; make these anew first: "
-                                   f"`{run.command('--stages ' + ','.join(dict.fromkeys([*stale, 'eval'])))}`")
+                                   f"`{run.command(f'--stages {again}')}`")
     due = {*ARMS, "eval", *run.unmade("eval")}
     if missing: raise GemmaPeftError(f"{run.path} is not finished: {', '.join(missing)} missing. Controls are compared with both arms; "
                                      f"make them first: `{run.command('--stages ' + ','.join(s for s in STAGES if s in due))}`")

@@ -121,7 +121,8 @@ def prompt_units(
 ) -> np.ndarray:        # (n,) a number for each text of a prompt; a row without one has its own
     "Which answers are to one and the same prompt."
     seen = {}
-    return np.array([seen.setdefault(r.get("prompt") or ("unknown", i), len(seen)) for i, r in enumerate(rows)])
+    return np.array([seen.setdefault(r.get("prompt") or ("unknown", i), len(seen)) for i,
+                     r in enumerate(rows)])
 
 # %% ../nbs/05c_metrics.ipynb #df678b67
 def _check_rows(rows, losses):
@@ -154,7 +155,8 @@ def answer_statistics(
               [not a for a in answers], [has_foreign_letters(r) for r in references], [1] * len(rows)]
     return Answers(np.hstack([*(np.array(c, float) for c in counts), np.array(single, float).T]), {n: _ngrams(answers, n) for n in (1, 2)},
                    [(r.get("prompt_id", i), r["reference"]) for i, r in enumerate(rows)], np.array([r.get("source", "") for r in rows]),
-                   np.array([r.get("prompt", "").count("<start_of_turn>user\n") for r in rows]), prompt_units(rows))
+                   np.array([r.get("prompt", "").count("<start_of_turn>user\n") for r in rows]),
+                   prompt_units(rows))
 
 # %% ../nbs/05c_metrics.ipynb #c94c67cf
 def measure(
@@ -184,8 +186,10 @@ def add_up(
     "Sums of an `Answers` table for many draws at once: counts @ table."
     needed = sorted({COLUMNS.index(c) for m in metrics for c in NEEDS[m]})
     sums = np.full((*counts.shape[:-1], len(COLUMNS)), np.nan)
-    flat, counts, columns = sums.reshape(-1, len(COLUMNS)), counts.reshape(-1, counts.shape[-1]), table[:, needed]
-    for k in range(0, len(flat), 2000): flat[k:k + 2000, needed] = counts[k:k + 2000] @ columns      # small counts grow to 8 bytes each on the way
+    flat, counts, columns = sums.reshape(-1, len(COLUMNS)), counts.reshape(-1, counts.shape[-1]), table[:,
+                                                            needed]
+    # small counts grow to 8 bytes each on the way
+    for k in range(0, len(flat), 2000): flat[k:k + 2000, needed] = counts[k:k + 2000] @ columns
     return sums
 
 # %% ../nbs/05c_metrics.ipynb #9054ca6e

@@ -35,8 +35,8 @@ def resample_counts(
     n: int,                  # answers
     resamples: int = 1000,   # rows of the result; memory is n * resamples bytes
     seed=0,                  # of numpy's generator
-    strata=None,             # (n,) what each answer is grouped by, such as its source; draws stay within a group. None: one group
-    units=None,              # (n,) answers with one number are drawn together, such as those to one prompt. None: each by itself
+    strata=None,             # (n,) group of each answer, such as its source; draws stay within. None: one
+    units=None,              # (n,) answers with one number, as to one prompt, are drawn together. None: none
 ) -> np.ndarray:             # how often each answer is drawn, (resamples, n)
     "Bootstrap weights (Efron 1979). Raises GemmaPeftError where numbers do not fit."
     if n < 1: raise GemmaPeftError(f"the group has {n} answers; at least 1 is needed. Leave it out, or ask for more test records, as in `--set data.alpaca.test=100`")
@@ -47,12 +47,14 @@ def resample_counts(
     rng, counts = np.random.default_rng(seed), np.zeros((resamples, len(first)), np.uint8)
     for group in np.unique(strata[first]):
         members = np.flatnonzero(strata[first] == group)
-        for part in _parts(resamples): counts[part, members] = _drawn(rng, part.stop - part.start, len(members))
+        for part in _parts(resamples):
+            counts[part, members] = _drawn(rng, part.stop - part.start, len(members))
     return counts[:, unit]
 
 def _drawn(rng, resamples: int, n: int) -> np.ndarray:
     "How often each of `n` is drawn in `n` draws with replacement, (resamples, n)."
-    drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]      # numbered through all resamples
+    # numbered through all resamples
+    drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)
 
 # %% ../nbs/05d_statistics.ipynb #be9531eb
@@ -166,7 +168,8 @@ def bootstrap_interval(
     "Percentile interval over prompts (Efron 1979; Koehn 2004 for BLEU), with Student's t over seeds where there are several. Raises GemmaPeftError."
     seeds = _listed(dict(model=seeds))["model"]
     _check_models(dict(model=seeds), (metric,))
-    figures = resampled(seeds, (metric,), resample_counts(len(seeds[0]), resamples, seed, strata, seeds[0].unit))[metric]
+    figures = resampled(seeds, (metric,),
+                        resample_counts(len(seeds[0]), resamples, seed, strata, seeds[0].unit))[metric]
     return _percentiles(over_seeds(*figures, seed_draws(len(seeds), resamples, seed))[0], level)
 
 # %% ../nbs/05d_statistics.ipynb #dfeba784
@@ -194,7 +197,7 @@ def detectable(
     return float(np.ptp(_percentiles(values, .95)) + np.ptp(_percentiles(values, .6))) / 2
 
 # %% ../nbs/05d_statistics.ipynb #b97cbaf8
-NO_INTERVAL = dict.fromkeys(("ci95_low", "ci95_high", "se", "mde80"))      # of a difference on too few prompts
+NO_INTERVAL = dict.fromkeys(("ci95_low", "ci95_high", "se", "mde80"))     # of too few prompts
 
 def paired_bootstrap(
     a,                       # Answers, or a list over seeds
@@ -209,7 +212,8 @@ def paired_bootstrap(
     _check_models(models, (metric,))
     first = models["a"][0]
     counts = resample_counts(len(first), resamples, seed, strata, first.unit)
-    found = _difference(*(resampled(m, (metric,), counts)[metric] for m in models.values()), seed_draws(len(models["a"]), resamples, seed))
+    found = _difference(*(resampled(m, (metric,), counts)[metric] for m in models.values()),
+                        seed_draws(len(models["a"]), resamples, seed))
     return found | (NO_INTERVAL if too_few(first) else {})
 
 # %% ../nbs/05d_statistics.ipynb #4618df2e
@@ -229,7 +233,8 @@ def swapped(
 def _coins(n, resamples, seed, units=None) -> np.ndarray:      # 1: swapped, (resamples, n)
     "A toss for every prompt."
     (first, unit), rng, coins = _units(n, units), np.random.default_rng([seed, 2]), []
-    for part in _parts(resamples): coins.append(rng.integers(2, size=(part.stop - part.start, len(first))).astype(np.uint8))
+    for part in _parts(resamples):
+        coins.append(rng.integers(2, size=(part.stop - part.start, len(first))).astype(np.uint8))
     return np.concatenate(coins)[:, unit]
 
 def _as_large(difference: float, values: np.ndarray) -> float:
@@ -249,7 +254,8 @@ def randomisation_test(
     _check_models(models, (metric,))
     _check_resamples(resamples)
     first = models["a"][0]
-    values = swapped(models["a"], models["b"], (metric,), _coins(len(first), resamples, seed, first.unit))[metric]
+    values = swapped(models["a"], models["b"], (metric,),
+                     _coins(len(first), resamples, seed, first.unit))[metric]
     return _as_large(observed(models["a"], metric) - observed(models["b"], metric), values)
 
 # %% ../nbs/05d_statistics.ipynb #bd2a65b7
@@ -269,7 +275,7 @@ def holm(
 def p_to_correct(
     row: dict,      # p_randomisation, p_bootstrap, seeds
 ) -> float:         # 0..1
-    "The p-value that a family's correction begins with: of several training seeds the larger one, since swapping answers knows nothing of their luck."
+    "The p-value to correct: of several seeds the larger one, for swapping knows nothing of their luck."
     return max(row["p_randomisation"], row["p_bootstrap"]) if row["seeds"] > 1 else row["p_randomisation"]
 
 def without_zero(row: dict) -> bool:
@@ -308,14 +314,15 @@ def intervals(
     if too_few(first := seeds[0]): return {k: v for m in metrics for k, v in ends(m, (None, None)).items()}
     figures = resampled(seeds, metrics, resample_counts(len(first), resamples, seed, strata, first.unit))
     draws = seed_draws(len(seeds), resamples, seed)
-    return {k: v for m in metrics for k, v in ends(m, _percentiles(over_seeds(*figures[m], draws)[0])).items()}
+    found = {m: _percentiles(over_seeds(*figures[m], draws)[0]) for m in metrics}
+    return {k: v for m in metrics for k, v in ends(m, found[m]).items()}
 
 def add_intervals(
     found: dict,             # of `metrics.group_figures`; changed
     seeds,                   # Answers, or a list over seeds, that it is of
     resamples: int = 1000,   # of the prompts
 ) -> dict:                   # the same tree
-    "Give every figure of every group that sums give its 95% interval; distinct-n has none, a group of few prompts has `no_interval`, the reason."
+    "Give every figure but distinct-n its 95% interval; a group of few prompts has `no_interval`, the reason."
     seeds = _listed(dict(model=seeds))["model"]
     def add(group, answers, strata=None):
         group |= intervals(answers, resamples=resamples, strata=strata)
@@ -333,8 +340,10 @@ def compare(
     resamples: int = 1000,
     seed: int = 0,
     strata=None,                  # (n,) such as answers.source
-) -> list[dict]:                  # model, against, metric, difference (model - against), ci95_low, ci95_high, se, p_bootstrap, mde80, p_randomisation, seeds, p_holm, significant
-    "Every pair of models by every metric, on the same resamples. Raises GemmaPeftError."
+) -> list[dict]:                  # keys below
+    """Every pair of models by every metric, on the same resamples: model, against, metric, difference (model
+    - against), ci95_low, ci95_high, se, p_bootstrap, mde80, p_randomisation, seeds, p_holm, significant.
+    Raises GemmaPeftError."""
     models, metrics = _listed(models), tuple(metrics)
     first = next(iter(models.values()), [])
     pairs = _check_pairs(models, pairs, len(metrics), resamples, len(first))
@@ -347,7 +356,8 @@ def compare(
     for model, against in pairs:
         tossed = swapped(models[model], models[against], metrics, coins)
         for m in metrics:
-            row = dict(model=model, against=against, metric=m) | _difference(figures[model][m], figures[against][m], draws) | more
+            differ = _difference(figures[model][m], figures[against][m], draws) | more
+            row = dict(model=model, against=against, metric=m) | differ
             rows.append(row | dict(p_randomisation=_as_large(row["difference"], tossed[m]), seeds=len(first)))
     return decide(rows)
 
@@ -364,7 +374,8 @@ def _check_pairs(models: dict, pairs, metrics: int, resamples: int, seeds: int) 
     sides = 2 if seeds > 1 else 1          # the bootstrap counts one side and doubles it
     if tests * sides * _share(0, resamples) >= .05:
         needed = 20 * tests * sides
-        raise GemmaPeftError(f"resamples is {resamples}; {tests} comparisons need at least {needed}, or none could be significant after correction. Pass resamples={needed} or more")
+        raise GemmaPeftError(f"resamples is {resamples}; {tests} comparisons need at least {needed}, or none "
+                             f"could be significant after correction. Pass resamples={needed} or more")
     return pairs
 
 # %% ../nbs/05d_statistics.ipynb #8c8f6912
