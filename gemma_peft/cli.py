@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['T4_GIB', 'app', 'Profile', 'Overrides', 'Unset', 'Named', 'parse_value', 'unreadable', 'parse_overrides',
            'parse_stages', 'check_request', 'check_process', 'this_python', 'code_identity', 'statements', 'in_order',
-           'names_of', 'imports_of', 'needed', 'part_of', 'put_back', 'ran_before', 'must_run', 'resumed', 'Execution',
-           'papermill_to', 'tidy', 'interrupt', 'stop', 'our_errors', 'plain', 'of_the_system', 'last_words', 'explain',
-           'clock', 'read_progress', 'PlainLines', 'LiveLines', 'progress_lines', 'notebooks_folder', 'page',
-           'has_page', 'missing_stages', 'forget', 'sweep_leftovers', 'StageFailed', 'run_stage', 'run_pipeline',
-           'screen', 'wrapped', 'wrapped_lines', 'aligned', 'read_table', 'summary', 'alive', 'stage_row', 'stage_rows',
-           'known_runs', 'some_runs', 'find_run', 'run_to_sweep', 'finding', 'gpu_words', 'check_machine', 'needs',
-           'memory_verdict', 'check_memory', 'gpu_gib', 'check_packages', 'check_disk', 'check_model', 'check_records',
-           'ask_hub', 'hub_names', 'check_hub', 'hub_answer', 'examine', 'finding_lines', 'top', 'take_up',
-           'run_command', 'status_command', 'compare_command', 'doctor_command', 'settings_command', 'site_command',
-           'bench_command', 'sweep_command', 'export_command', 'controls_command', 'score_command', 'help_command',
-           'main']
+           'targets_of', 'loose_names', 'names_of', 'imports_of', 'needed', 'part_of', 'put_back', 'ran_before',
+           'must_run', 'resumed', 'Execution', 'papermill_to', 'tidy', 'interrupt', 'stop', 'our_errors', 'plain',
+           'of_the_system', 'last_words', 'explain', 'clock', 'read_progress', 'PlainLines', 'LiveLines',
+           'progress_lines', 'notebooks_folder', 'page', 'has_page', 'missing_stages', 'forget', 'sweep_leftovers',
+           'StageFailed', 'run_stage', 'run_pipeline', 'screen', 'wrapped', 'wrapped_lines', 'aligned', 'read_table',
+           'summary', 'alive', 'stage_row', 'stage_rows', 'known_runs', 'some_runs', 'find_run', 'run_to_sweep',
+           'finding', 'gpu_words', 'check_machine', 'needs', 'memory_verdict', 'check_memory', 'gpu_gib',
+           'check_packages', 'check_disk', 'check_model', 'check_records', 'ask_hub', 'hub_names', 'check_hub',
+           'hub_answer', 'examine', 'finding_lines', 'top', 'take_up', 'run_command', 'status_command',
+           'compare_command', 'doctor_command', 'settings_command', 'site_command', 'bench_command', 'sweep_command',
+           'export_command', 'controls_command', 'score_command', 'help_command', 'main']
 
 # %% ../nbs/09_cli.ipynb #ce39001e
 import ast, csv, hashlib, importlib, io, json, os, pkgutil, re, shlex, shutil, signal, symtable, sys, tempfile
@@ -162,13 +162,25 @@ def in_order(body: list) -> list:
     return found
 
 # %% ../nbs/09_cli.ipynb #5fa1c002
+def targets_of(node) -> list[str]:
+    "Names that a comprehension binds for itself."
+    loops = getattr(node, "generators", [])
+    return [n.id for loop in loops for n in ast.walk(loop.target) if isinstance(n, ast.Name)]
+
+def loose_names(node, own=frozenset()):
+    "Names in a piece of code, but for those that a comprehension around them binds."
+    if isinstance(node, ast.Name) and node.id not in own: yield node.id
+    for part in ast.iter_child_nodes(node): yield from loose_names(part, own | set(targets_of(node)))
+    for loop in getattr(node, "generators", [])[:1]: yield from loose_names(loop.iter, own)    # read outside
+
 def names_of(code: str) -> tuple[set, set]:   # names it binds, names it takes from other cells
     "What a cell gives and takes."
     binds, takes = set(), set()
     def inner(table): return [x for child in table.get_children() for x in (child, *inner(child))]
     for statement in in_order(statements(code)):
+        own = {n for node in ast.walk(statement) for n in targets_of(node)} - set(loose_names(statement))
         table = symtable.symtable(ast.unparse(ast.fix_missing_locations(statement)), "cell", "exec")
-        names = table.get_symbols()
+        names = [s for s in table.get_symbols() if s.get_name() not in own]     # Python 3.12 counts them too
         inside = [s for t in inner(table) for s in t.get_symbols() if s.is_global()]
         bound = {s.get_name() for s in names if s.is_assigned() or s.is_imported()}
         bound |= {s.get_name() for s in inside if s.is_assigned()}
