@@ -72,9 +72,6 @@ def search_coefficient(
 ) -> list[dict]:           # coefficient and validation_loss, in the order of hybrid.soup_coefficients
     "The validation loss of every soup asked for."
     tried, wanted = [], run.config.hybrid.soup_coefficients
-    if not wanted:
-        raise GemmaPeftError("hybrid.soup_coefficients is empty; give at least one share of QLoRA's update: "
-                             "`--set hybrid.soup_coefficients=[0.5]`")
     for c in wanted:
         fill(model, parts, c)
         tried.append(dict(coefficient=c, validation_loss=round(mean_loss(reference_loss(model, rows, pad_token_id)), 6)))
