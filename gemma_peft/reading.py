@@ -501,7 +501,7 @@ def _python(path: Path, code: str) -> str:
     "A command that runs one line of Python on a file and writes records beside it."
     return f"`python -c {shlex.quote(code)} {shlex.quote(str(path))}`"
 
-_TURN = ('import pandas, sys; pandas.read_json(sys.argv[1], dtype=False, convert_dates=False, '
+_TURN = ('import pandas, sys; pandas.read_json(sys.argv[1], dtype=False, '
          'encoding="utf-8-sig").to_json(sys.argv[1] + ".records.json", orient="records", lines=True)')
 _TAKE = ('import json, sys; json.dump(json.load(open(sys.argv[1], encoding="utf-8-sig"))[{}], '
          'open(sys.argv[1] + ".records.json", "w"))')
