@@ -107,9 +107,9 @@ def check_process() -> list[str]:
     "A problem where several processes were started to train together."
     world = os.environ.get("WORLD_SIZE", "")
     if not world.isdigit() or int(world) < 2: return []
-    return [f"WORLD_SIZE is {world}: one process on one GPU trains a run. Start it without torchrun, accelerate "
-            "launch or mpirun (`env -u WORLD_SIZE gemma-peft run ...`), and several runs on several GPUs with "
-            "CUDA_VISIBLE_DEVICES"]
+    return [f"WORLD_SIZE is {world}: one process on one GPU trains a run. Start it without torchrun, "
+            "accelerate launch or mpirun (`env -u WORLD_SIZE gemma-peft run ...`), and several runs on several "
+            "GPUs with CUDA_VISIBLE_DEVICES"]
 
 # %% ../nbs/09_cli.ipynb #ce0d8364
 def this_python(
@@ -231,7 +231,7 @@ def ran_before(
         except (OSError, ValueError): continue
         about = nb.get("metadata", {}).get("gemma_peft", {})
         if about.get("code") != identity: continue
-        if path == failed and about.get("left_out"): continue        # what failed with cells left out runs whole
+        if path == failed and about.get("left_out"): continue        # then it runs whole
         return {c["id"]: c for c in put_back(nb)["cells"] if _finished(c)}
     return {}
 
@@ -268,9 +268,9 @@ def _code(source: str, id: str) -> dict:
 def _left_out_note(out: set, before: dict) -> dict:
     "What the page's head says of cells that were left out."
     when = min(before[i]["metadata"]["papermill"]["end_time"] for i in out)[:16].replace("T", " ")
-    text = (f"> **Resumed.** {len(out)} cells of this page, its examples and self-tests, ran to their end on {when} "
-            "UTC with this very code and these packages. They were left out this time, and their outputs are of "
-            "then. With `--force` they run again.")
+    text = (f"> **Resumed.** {len(out)} cells of this page, its examples and self-tests, ran to their end on "
+            f"{when} UTC with this very code and these packages. They were left out this time, and their "
+            "outputs are of then. With `--force` they run again.")
     return dict(cell_type="markdown", id="left-out", metadata={}, source=text)
 
 # %% ../nbs/09_cli.ipynb #6773c3d5
@@ -298,7 +298,7 @@ class Execution(threading.Thread):
             papermill_to(prepared, part, self); tidy(part, self.target)
         except BaseException as e:
             self.error = e
-            with suppress(OSError, ValueError):                      # a full disk has no room for that page either
+            with suppress(OSError, ValueError):              # a full disk has no room for that page either
                 if part.exists(): tidy(part, self.failed)
         finally:
             with suppress(OSError):
@@ -323,8 +323,8 @@ def papermill_to(source: Path, part: Path, job: Execution):
     manager = this_python(job.log); job.managers = manager.started
     def count(cell, cell_index): job.cell = cell_index + 1
     literal = lambda path: str(path).replace("{", "{{").replace("}", "}}")        # papermill formats its paths
-    papermill.execute_notebook(literal(source), literal(part), job.parameters, kernel_name="python3", language="python", progress_bar=False,
-                               start_timeout=300, kernel_manager_class=manager, on_cell_start=count)
+    papermill.execute_notebook(literal(source), literal(part), job.parameters, kernel_name="python3",
+                               language="python", progress_bar=False, start_timeout=300, kernel_manager_class=manager, on_cell_start=count)
 
 # %% ../nbs/09_cli.ipynb #81fd31e1
 def tidy(
@@ -908,7 +908,8 @@ def examine(config) -> list[dict]:
     about = [f for f in hub if f["what"] in (config.model.id, "hub")]
     closed = any(f["remedy"] or "not asked" in f["found"] for f in about)
     return (machine + check_memory(config, dtype, gpu_gib()) + check_packages()
-            + check_model(config, not closed) + check_records(config) + check_disk(2 if config.model.id == "tiny" else 25) + hub)
+            + check_model(config, not closed) + check_records(config)
+            + check_disk(2 if config.model.id == "tiny" else 25) + hub)
 
 def finding_lines(findings: list[dict]) -> str:
     "Findings for a terminal: a column of names, then what was found, remedies below it after a !"
@@ -1052,7 +1053,8 @@ def settings_command(profile: Profile = "", overrides: Overrides = [],
     sections = sorted({name.split(".")[0] for name in settings()})
     if section and section not in sections: raise ConfigError([f"--section {section} must be one of {', '.join(sections)}.{nearest(section, sections)}"])
     known = settings()
-    rows = [dict(setting=name, value=json.dumps(value), origin=origin[name], meaning=known[name].metadata["help"])
+    def meaning(name): return known[name].metadata["help"]
+    rows = [dict(setting=name, value=json.dumps(value), origin=origin[name], meaning=meaning(name))
             for name, value in flatten(config).items() if name.split(".")[0] == section or not section]
     typer.echo(aligned(rows, screen()))
 
@@ -1122,7 +1124,7 @@ def sweep_command(
     values, _ = check_request(profile, overrides, "", out, unset)
     tried, asked = parse_value(rates, list[float]), [m.strip() for m in methods.split(",") if m.strip()]
     with redirect_stdout(io.StringIO()): draft = Run.open(profile, out, values, tuple(unset), write=False)
-    for method in asked: rates_for(draft, method, tried)       # all of it is checked before anything is written
+    for method in asked: rates_for(draft, method, tried)       # all is checked before anything is written
     with locked(draft.path):
         keep = bool(profile) or not (draft.path / "run.json").exists()
         run = take_up(profile, out, values, unset, keep)
@@ -1174,7 +1176,8 @@ def controls_command(
     jobs = control_jobs(run); left = unmade(run, jobs)
     patterns = [p.strip() for p in only.split(",") if p.strip()]
     if not jobs:
-        raise GemmaPeftError(f"{run.path} asks for no controls; ask with `{run.command('--set seeds=0,1,2')}` "
+        ask = run.command("--set seeds=0,1,2")
+        raise GemmaPeftError(f"{run.path} asks for no controls; ask with `{ask}` "
                              "and the like (`gemma-peft settings --section controls`)")
     for p in patterns:
         if not any(fnmatch(job, p) for job in jobs): raise GemmaPeftError(f"no control of {from_here(run.path)} is called {p!r}.{nearest(p, jobs)} There are {', '.join(jobs)}")
