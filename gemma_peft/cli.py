@@ -108,8 +108,8 @@ def check_process() -> list[str]:
     world = os.environ.get("WORLD_SIZE", "")
     if not world.isdigit() or int(world) < 2: return []
     return [f"WORLD_SIZE is {world}: one process on one GPU trains a run. Start it without torchrun, "
-            "accelerate launch or mpirun (`env -u WORLD_SIZE gemma-peft run ...`), and several runs on several "
-            "GPUs with CUDA_VISIBLE_DEVICES"]
+            "accelerate launch or mpirun (`env -u WORLD_SIZE gemma-peft run ...`), and several runs on "
+            "several GPUs with CUDA_VISIBLE_DEVICES"]
 
 # %% ../nbs/09_cli.ipynb #ce0d8364
 def this_python(
@@ -324,7 +324,8 @@ def papermill_to(source: Path, part: Path, job: Execution):
     def count(cell, cell_index): job.cell = cell_index + 1
     literal = lambda path: str(path).replace("{", "{{").replace("}", "}}")        # papermill formats its paths
     papermill.execute_notebook(literal(source), literal(part), job.parameters, kernel_name="python3",
-                               language="python", progress_bar=False, start_timeout=300, kernel_manager_class=manager, on_cell_start=count)
+                               language="python", progress_bar=False, start_timeout=300,
+                               kernel_manager_class=manager, on_cell_start=count)
 
 # %% ../nbs/09_cli.ipynb #81fd31e1
 def tidy(
