@@ -65,7 +65,7 @@ def parse_overrides(
     for pair in pairs:
         name, equals, text = pair.partition("=")
         name = name.strip()
-        if unreadable(pair): problems.append(f"--set {pair!r} holds bytes that are no text; write it in UTF-8")
+        if unreadable(pair): problems.append(f"--set {pair!r} holds bytes that are no UTF-8 text")
         elif not equals: problems.append(f"--set {pair} has no value; write it as --set {pair}=VALUE")
         else: values[name] = parse_value(text, known[name].type if name in known else None)
     return values, problems
@@ -107,8 +107,9 @@ def check_process() -> list[str]:
     "A problem where several processes were started to train together."
     world = os.environ.get("WORLD_SIZE", "")
     if not world.isdigit() or int(world) < 2: return []
-    return [f"WORLD_SIZE is {world}: one process on one GPU trains a run. Start it without torchrun, accelerate launch "
-            "or mpirun (`env -u WORLD_SIZE gemma-peft run ...`), and several runs on several GPUs with CUDA_VISIBLE_DEVICES"]
+    return [f"WORLD_SIZE is {world}: one process on one GPU trains a run. Start it without torchrun, "
+            "accelerate launch or mpirun (`env -u WORLD_SIZE gemma-peft run ...`), and several runs on "
+            "several GPUs with CUDA_VISIBLE_DEVICES"]
 
 # %% ../nbs/09_cli.ipynb #ce0d8364
 def this_python(
@@ -186,7 +187,7 @@ def names_of(code: str) -> tuple[set, set]:   # names it binds, names it takes f
         bound |= {s.get_name() for s in inside if s.is_assigned()}
         used = {s.get_name() for s in names if s.is_referenced()}
         if isinstance(statement, ast.AugAssign): used |= bound
-        takes |= (used | {s.get_name() for s in inside} - bound) - binds           # a function may name itself
+        takes |= (used | {s.get_name() for s in inside} - bound) - binds       # a function may name itself
         binds |= bound
     return binds, takes
 
@@ -207,7 +208,7 @@ def needed(
     given, taken = zip(*map(names_of, cells))
     brought = [imports_of(c) for c in cells]
     def maker(name, i):
-        "The last cell before `i` that binds a name; else the first after it: a function looks its names up later."
+        "The last cell before `i` that binds a name; else the first after it: functions look names up later."
         makers = [j for j, names in enumerate(given) if name in names and j != i]
         return next((j for j in reversed(makers) if j < i), makers[0] if makers else i)
     keep = set(wanted)
@@ -242,7 +243,7 @@ def ran_before(
         except (OSError, ValueError): continue
         about = nb.get("metadata", {}).get("gemma_peft", {})
         if about.get("code") != identity: continue
-        if path == failed and about.get("left_out"): continue            # what failed with cells left out runs whole
+        if path == failed and about.get("left_out"): continue        # then it runs whole
         return {c["id"]: c for c in put_back(nb)["cells"] if _finished(c)}
     return {}
 
@@ -279,9 +280,9 @@ def _code(source: str, id: str) -> dict:
 def _left_out_note(out: set, before: dict) -> dict:
     "What the page's head says of cells that were left out."
     when = min(before[i]["metadata"]["papermill"]["end_time"] for i in out)[:16].replace("T", " ")
-    text = (f"> **Resumed.** {len(out)} cells of this page, its examples and self-tests, ran to their end on {when} UTC "
-            "with this very code and these packages. They were left out this time, and their outputs are of then. "
-            "With `--force` they run again.")
+    text = (f"> **Resumed.** {len(out)} cells of this page, its examples and self-tests, ran to their end on "
+            f"{when} UTC with this very code and these packages. They were left out this time, and their "
+            "outputs are of then. With `--force` they run again.")
     return dict(cell_type="markdown", id="left-out", metadata={}, source=text)
 
 # %% ../nbs/09_cli.ipynb #6773c3d5
@@ -309,7 +310,7 @@ class Execution(threading.Thread):
             papermill_to(prepared, part, self); tidy(part, self.target)
         except BaseException as e:
             self.error = e
-            with suppress(OSError, ValueError):                          # a full disk has no room for that page either
+            with suppress(OSError, ValueError):              # a full disk has no room for that page either
                 if part.exists(): tidy(part, self.failed)
         finally:
             with suppress(OSError):
@@ -334,8 +335,9 @@ def papermill_to(source: Path, part: Path, job: Execution):
     manager = this_python(job.log); job.managers = manager.started
     def count(cell, cell_index): job.cell = cell_index + 1
     literal = lambda path: str(path).replace("{", "{{").replace("}", "}}")        # papermill formats its paths
-    papermill.execute_notebook(literal(source), literal(part), job.parameters, kernel_name="python3", language="python", progress_bar=False,
-                               start_timeout=300, kernel_manager_class=manager, on_cell_start=count)
+    papermill.execute_notebook(literal(source), literal(part), job.parameters, kernel_name="python3",
+                               language="python", progress_bar=False, start_timeout=300,
+                               kernel_manager_class=manager, on_cell_start=count)
 
 # %% ../nbs/09_cli.ipynb #81fd31e1
 def tidy(
@@ -422,11 +424,11 @@ def explain(
         where = f"in cell {error.exec_count} of the notebook; its traceback ends with"
         return "\n".join([f"{name}: {text}", "", where, *("  " + t for t in trace[-12:])])
     if "Dead" in type(error).__name__ or "Kernel died" in text:
-        return ("its Python process was ended from outside. Most often the machine ran out of memory: close other "
-                "programs, or use a smaller `--set training.micro_batch_size=...`" + last_words(log))
+        return ("its Python process was ended from outside. Most often the machine ran out of memory: close "
+                "other programs, or use a smaller `--set training.micro_batch_size=...`" + last_words(log))
     if "Kernel didn't respond" in text or isinstance(error, TimeoutError):
-        return ("its Python process did not start within five minutes. The machine may be very busy: try again"
-                + last_words(log))
+        return ("its Python process did not start within five minutes. The machine may be very busy: "
+                "try again" + last_words(log))
     return f"{type(error).__name__}: {text}" + last_words(log)
 
 # %% ../nbs/09_cli.ipynb #f0226046
@@ -573,7 +575,7 @@ def run_pipeline(
 
 # %% ../nbs/09_cli.ipynb #9d6f7003
 def screen() -> int | None:
-    "Columns of the terminal, or what COLUMNS says; None for a file or a pipe, which take lines of any length."
+    "Columns of the terminal, or what COLUMNS says; None for a file or a pipe, which take any length."
     told = os.environ.get("COLUMNS", "").isdigit()
     return max(40, shutil.get_terminal_size().columns) if told or sys.stdout.isatty() else None
 
@@ -585,7 +587,8 @@ def wrapped(
     "A line broken between words, but not within a `command`: it must work as it is copied."
     if width is None or len(text) <= width: return text
     whole = re.sub(r"`[^`]*`", lambda m: m[0].replace(" ", "\0"), text)
-    filled = textwrap.fill(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    filled = textwrap.fill(whole, width, subsequent_indent=indent, break_long_words=False,
+                           break_on_hyphens=False)
     return filled.replace("\0", " ")
 
 def wrapped_lines(text: str) -> str:
@@ -628,13 +631,15 @@ def aligned(
     if not rows: return ""
     names = list(rows[0]); lines = _grid(rows, names)
     if width is None or max(map(len, lines)) <= width: return "\n".join(lines)
-    texts, left = [names[-1], *(_shown(r[names[-1]]) for r in rows)], _grid(rows, names[:-1]) if names[1:] else []
+    texts = [names[-1], *(_shown(r[names[-1]]) for r in rows)]
+    left = _grid(rows, names[:-1]) if names[1:] else []
     edge = max(map(len, left), default=width) + 2
     if any(_is_number(r[names[-1]]) for r in rows) or edge - 2 > width:
         return "\n\n".join("\n".join(_grid(rows, group)) for group in _blocks(rows, names, width))
     if width - edge >= 30:
         return "\n".join(wrapped(f"{l:<{edge}}{t}".rstrip(), width, " " * edge) for l, t in zip(left, texts))
-    return "\n".join(l + ("\n" + wrapped("    " + t, width) if t else "") for l, t in zip(left, ["", *texts[1:]]))
+    return "\n".join(l + ("\n" + wrapped("    " + t, width) if t else "")
+                     for l, t in zip(left, ["", *texts[1:]]))
 
 # %% ../nbs/09_cli.ipynb #9d6f7013
 def read_table(path: Path) -> list[dict]:
@@ -653,7 +658,8 @@ def summary(
     report = [(name, p) for name, p in dict(Report=page(run, "report"), Summary=run.path / "results/summary_report.txt", Plots=run.path / "results/plots").items() if p.exists()]
     from gemma_peft.report import COLUMNS             # those a person reads first; intervals stand in the report
     there = table.exists() and stage_state(run, "report")["done"]
-    parts = [aligned([{k: r[k] for k in COLUMNS if k in r} for r in read_table(table)], width)] if there else []
+    rows = [{k: r[k] for k in COLUMNS if k in r} for r in read_table(table)] if there else []
+    parts = [aligned(rows, width)] if rows else []
     parts += ["\n".join(["Warnings", *warnings])] if warnings else []
     parts += ["\n".join([f"Time     {clock(seconds)}", f"Run      {from_here(run.path)}", *(f"{name:<8} {from_here(p)}" for name, p in report)])]
     return "\n\n".join(parts)
@@ -681,7 +687,8 @@ def stage_row(
         state, note = ("stale", why) if why else ("current", notes)
     elif not record: state, note = "waiting", ""
     elif "error" in record:
-        state, note = "stopped", str(record["error"]).partition("\n")[0].replace("KeyboardInterrupt:", "by Ctrl-C")
+        first = str(record["error"]).partition("\n")[0]
+        state, note = "stopped", first.replace("KeyboardInterrupt:", "by Ctrl-C")
     elif not (now["running"] and alive(run)): state, note = "stopped", "its process is gone"
     else:
         said = read_progress(run, stage)
@@ -767,7 +774,8 @@ def check_machine(config) -> list[dict]:
     attention, because = choose_attention(config.model.attn_implementation)
     return [finding("processor", f"{h['cpu_cores']} cores, {h['memory_gib']} GiB, {h['system']} {h['machine']}"),
             finding("GPU", gpu_words(h["gpus"], names),
-                    "PyTorch cannot use it: `pip install --force-reinstall 'torch>=2.11,<2.14'`" if blind else ""),
+                    "PyTorch cannot use it: `pip install --force-reinstall 'torch>=2.11,<2.14'`"
+                    if blind else ""),
             finding("precision", f"{dtype}: {why}"), finding("attention", f"{attention}: {because}"),
             *[finding("processes", "several", problem) for problem in check_process()]]
 
@@ -856,7 +864,8 @@ def check_records(config) -> list[dict]:
         short = len(rows) < own or (test is not None and len(test) < source.test)
         fewer = f"`--set data.{s}.train=... --set data.{s}.validation=... --set data.{s}.test=...`"
         found.append(finding(s, f"{there:,} records in {from_here(source.path)}",
-                             f"{asked:,} are asked for, before duplicates and leaks go: {fewer}" if short else ""))
+                             f"{asked:,} are asked for, before duplicates and leaks go: {fewer}"
+                             if short else ""))
     return found
 
 # %% ../nbs/09_cli.ipynb #ab9ae375
@@ -909,9 +918,11 @@ def examine(config) -> list[dict]:
     "All that `gemma-peft doctor` looks at."
     machine, hub = check_machine(config), check_hub(config)
     dtype = next(f for f in machine if f["what"] == "precision")["found"].split(":")[0]
-    closed = [f for f in hub if f["what"] in (config.model.id, "hub") and (f["remedy"] or "not asked" in f["found"])]
-    return (machine + check_memory(config, dtype, gpu_gib()) + check_packages() + check_model(config, not closed)
-            + check_records(config) + check_disk(2 if config.model.id == "tiny" else 25) + hub)
+    about = [f for f in hub if f["what"] in (config.model.id, "hub")]
+    closed = any(f["remedy"] or "not asked" in f["found"] for f in about)
+    return (machine + check_memory(config, dtype, gpu_gib()) + check_packages()
+            + check_model(config, not closed) + check_records(config)
+            + check_disk(2 if config.model.id == "tiny" else 25) + hub)
 
 def finding_lines(findings: list[dict]) -> str:
     "Findings for a terminal: a column of names, then what was found, remedies below it after a !"
@@ -936,8 +947,8 @@ Overrides = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE",
                       help="Change a setting, e.g. --set qlora.learning_rate=1e-4. May be repeated. "
                            "`gemma-peft settings` lists them.")]
 Unset = Annotated[list[str], typer.Option("--unset", metavar="NAME",
-                  help="Take back what --set once changed for this run, also a setting that no longer exists. "
-                       "May be repeated.")]
+                  help="Take back what --set once changed for this run, also a setting that no longer "
+                       "exists. May be repeated.")]
 
 @app.callback(invoke_without_command=True)
 def top(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False):
@@ -1054,7 +1065,9 @@ def settings_command(profile: Profile = "", overrides: Overrides = [],
     config, origin = resolve(profile or "tiny", values)
     sections = sorted({name.split(".")[0] for name in settings()})
     if section and section not in sections: raise ConfigError([f"--section {section} must be one of {', '.join(sections)}.{nearest(section, sections)}"])
-    rows = [dict(setting=name, value=json.dumps(value), origin=origin[name], meaning=settings()[name].metadata["help"])
+    known = settings()
+    def meaning(name): return known[name].metadata["help"]
+    rows = [dict(setting=name, value=json.dumps(value), origin=origin[name], meaning=meaning(name))
             for name, value in flatten(config).items() if name.split(".")[0] == section or not section]
     typer.echo(aligned(rows, screen()))
 
@@ -1124,7 +1137,7 @@ def sweep_command(
     values, _ = check_request(profile, overrides, "", out, unset)
     tried, asked = parse_value(rates, list[float]), [m.strip() for m in methods.split(",") if m.strip()]
     with redirect_stdout(io.StringIO()): draft = Run.open(profile, out, values, tuple(unset), write=False)
-    for method in asked: rates_for(draft, method, tried)           # all of it is checked before anything is written
+    for method in asked: rates_for(draft, method, tried)       # all is checked before anything is written
     with locked(draft.path):
         keep = bool(profile) or not (draft.path / "run.json").exists()
         run = take_up(profile, out, values, unset, keep)
@@ -1149,9 +1162,11 @@ def export_command(
     run = find_run(name)
     with locked(run.path): report = export_lora(run, rank)
     if report["rank"] < rank:
-        typer.echo(f"note: no matrix has more than {report['rank']} directions; --rank {rank} would only add zeros")
+        typer.echo(f"note: no matrix has more than {report['rank']} directions; --rank {rank} "
+                   "would only add zeros")
     left = f"{report['relative_error']:.1%} of the update's norm is left behind"
-    typer.echo(f"{from_here(run.path / 'models/galore/lora')}: a LoRA adapter of rank {report['rank']}; {left}")
+    folder = from_here(run.path / "models/galore/lora")
+    typer.echo(f"{folder}: a LoRA adapter of rank {report['rank']}; {left}")
 
 # %% ../nbs/09_cli.ipynb #3fd92d57
 @app.command("controls")
@@ -1173,8 +1188,10 @@ def controls_command(
     run = find_run(name)
     jobs = control_jobs(run); left = unmade(run, jobs)
     patterns = [p.strip() for p in only.split(",") if p.strip()]
-    if not jobs: raise GemmaPeftError(f"{run.path} asks for no controls; ask with `{run.command('--set seeds=0,1,2')}` "
-                                     "and the like (`gemma-peft settings --section controls`)")
+    if not jobs:
+        ask = run.command("--set seeds=0,1,2")
+        raise GemmaPeftError(f"{run.path} asks for no controls; ask with `{ask}` "
+                             "and the like (`gemma-peft settings --section controls`)")
     for p in patterns:
         if not any(fnmatch(job, p) for job in jobs): raise GemmaPeftError(f"no control of {from_here(run.path)} is called {p!r}.{nearest(p, jobs)} There are {', '.join(jobs)}")
     chosen = [job for job in jobs if not patterns or any(fnmatch(job, p) for p in patterns)]
@@ -1202,7 +1219,8 @@ def score_command(name: Named = ""):
     run = find_run(name)
     with locked(run.path): lines = score_lines(make_scores(run, force=True))
     typer.echo(wrapped_lines("\n".join(lines)))
-    typer.echo(wrapped_lines(f"Written to {from_here(run.path / 'results/metrics')}/scores.json and comparisons.json"))
+    folder = from_here(run.path / "results/metrics")
+    typer.echo(wrapped_lines(f"Written to {folder}/scores.json and comparisons.json"))
 
 # %% ../nbs/09_cli.ipynb #5e9a0c06
 @app.command("help")
@@ -1217,8 +1235,10 @@ def help_command(context: typer.Context, command: Annotated[str, typer.Argument(
     if not command: typer.echo(top.get_help()); return
     if (found := top.command.get_command(top, command)) is None:
         names = list(top.command.commands)
-        raise ConfigError([f"{command} is no command; there are {', '.join(names)}.{nearest(command, names)}"])
-    with found.make_context(command, [], parent=top, resilient_parsing=True) as its: typer.echo(its.get_help())
+        hint = nearest(command, names)
+        raise ConfigError([f"{command} is no command; there are {', '.join(names)}.{hint}"])
+    with found.make_context(command, [], parent=top, resilient_parsing=True) as its:
+        typer.echo(its.get_help())
 
 # %% ../nbs/09_cli.ipynb #3e4b9622
 def main(arguments: list[str] | None = None):
@@ -1230,7 +1250,8 @@ def main(arguments: list[str] | None = None):
     except OSError as e:
         where = f"{e.filename}: " if e.filename else ""
         known = of_the_system(type(e).__name__, str(e))
-        typer.echo(f"\n{known or f'{where}{e.strerror or e}. Choose another place, or mend this one'}", err=True)
+        other = f"{where}{e.strerror or e}. Choose another place, or mend this one"
+        typer.echo(f"\n{known or other}", err=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt: raise SystemExit(130) from None
 
