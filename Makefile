@@ -24,7 +24,7 @@ demo: $(VENV)/.package
 	$(BIN)/gemma-peft run
 
 test: $(VENV)/.dev in-sync
-	$(BIN)/python -m pytest nbs --run-slow $(CUDA) -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest nbs --run-slow $(CUDA) -rs -n auto --maxprocesses 8 --dist loadfile
 
 in-sync: $(VENV)/.dev
 	@PATH="$(abspath $(BIN)):$$PATH" .ci/in-sync
