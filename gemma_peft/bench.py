@@ -6,7 +6,7 @@
 __all__ = ['QUICK', 'MAX_LENGTH', 'REFRESH_EVERY', 'FAST', 'FRUGAL', 'T4', 'CASES', 'NEW_TOKENS', 'GENERATION',
            'GENERATION_TARGET', 'LIMITS', 'bench_rows', 'bench_model', 'Meter', 'Case', 'bench_run', 'fit_arm',
            'train_ours', 'trl_model', 'train_trl', 'machine', 'read_rows', 'add_row', 'bench_prompts', 'plain_generate',
-           'measure_generation', 'measure_startup', 'stage_seconds', 'bench_training', 'measure_case',
+           'measure_generation', 'measure_startup', 'stage_seconds', 'bench_training', 'decoding_model', 'measure_case',
            'in_fresh_process', 'run_bench', 'result_line', 'plot_training', 'verdict', 'mode_curve', 'curve_difference',
            'bench_of_run', 'plot_curves']
 
@@ -183,7 +183,7 @@ def add_row(
 
 # %% ../nbs/06a_bench.ipynb #c8909f6e
 NEW_TOKENS = 128
-GENERATION = dict(static_256=256, static_512=512, generate_static_64=64, generate_dynamic_8=8)     # prompts together
+GENERATION = dict(static_256=256, static_512=512, static_qlora_256=256, generate_static_64=64, generate_dynamic_8=8)     # prompts together
 GENERATION_TARGET = 25_000                                                                         # new tokens a second
 
 def bench_prompts(n: int, vocabulary: int, device) -> tuple:      # left-padded ids and mask, (n, seq) each
@@ -246,21 +246,32 @@ def bench_training(case: str, model: Path, quick: bool) -> dict:
 
 
 # %% ../nbs/06a_bench.ipynb #1b5a7c01
+def decoding_model(
+    case: str,       # of GENERATION
+    model: Path,     # of `bench_model`
+    quick: bool,
+):                   # in eval mode
+    "What answers: a bare model, or a 4-bit base with adapters that are not merged."
+    if "qlora" not in case:
+        cuda = torch.cuda.is_available()
+        return random_gemma("cuda" if cuda else "cpu", torch.bfloat16 if cuda else torch.float32, **(QUICK if quick else {})).eval()
+    from peft import get_peft_model
+    with tempfile.TemporaryDirectory() as folder:
+        run = bench_run(CASES["qlora_frugal"], model, folder, quick)
+        return get_peft_model(load_base(run, quantised=True), lora_config(run)).eval()
+
 def measure_case(case: str, model: Path, quick: bool) -> dict:    # case -> figures
     "The figures of one case; an error is printed, and is its row."
     quiet()
     try:
         if case == "startup": return measure_startup()
         if case in CASES: return {case: bench_training(case, model, quick)}
-        cuda = torch.cuda.is_available()
-        decoding = random_gemma("cuda" if cuda else "cpu", torch.bfloat16 if cuda else torch.float32, **(QUICK if quick else {})).eval()
-        return {case: measure_generation(decoding, case, *((8, 4) if quick else ()))}
+        return {case: measure_generation(decoding_model(case, model, quick), case, *((8, 4) if quick else ()))}
     except Exception as e: traceback.print_exc(); return {case: dict(error=f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"[:300])}
 
 def in_fresh_process(f, *args):
     "`f(*args)` in a new interpreter; `f` is a function of a module."
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool: return pool.submit(f, *args).result()
-
 
 # %% ../nbs/06a_bench.ipynb #1b5a7c03
 def run_bench(

@@ -47,7 +47,7 @@ def shown(
 ) -> str:
     "A value as a message prints it; a long one is cut."
     try: text = repr(value)
-    except (RecursionError, ValueError): text = f"a {type(value).__name__} too large to print"
+    except (RecursionError, ValueError): text = f"{type(value).__name__} too large to print"
     return text if len(text) <= width else f"{text[:width * 2 // 3]}...{text[-width // 4:]}"
 
 # %% ../nbs/00_core.ipynb #8a6d8a83
@@ -445,6 +445,7 @@ def _toml_values(path: str) -> tuple[str, dict, list[str]]:
         wrong = f": base = {shown(base)} must be one of {options}"
     return "gemma", values, [where + wrong]
 
+# %% ../nbs/00_core.ipynb #c0de0095
 def profile_values(profile: str) -> tuple[dict, list[str]]:
     "What a profile sets, and what is wrong with it."
     if profile in PROFILES: return PROFILES[profile], []
@@ -513,8 +514,8 @@ def missing_inputs(
     wanted = {f"data.{s}.path": (os.path.exists, records) for s in SOURCES}
     wanted["model.id"] = (is_model, "is no model folder (no config.json in it); give a folder, "
                                     "or a hub id such as google/gemma-3-1b-it")
-    wanted["controls.forgetting_text"] = (os.path.isfile, "does not exist; give a .txt or .jsonl file, a hub id such as "
-                                          "owner/name, 'synthetic' with the tiny model, or nothing")
+    text = "a .txt or .jsonl file, a hub id such as owner/name, 'synthetic' with the tiny model, or nothing"
+    wanted["controls.forgetting_text"] = (os.path.isfile, f"does not exist; give {text}")
     problems = []
     for name, (is_there, what) in wanted.items():
         value = flatten(config)[name]
@@ -823,6 +824,18 @@ def _typed(path) -> str:
     return shlex.quote(from_here(path))
 
 @patch_to(Run)
+def builds(self, stage: str) -> bool:
+    "Whether a stage has something to do in this run: the first one has only where something is made up."
+    made_up = [flatten(self.config)[k] in OWN_WORDS for k in ("model.id", *_sources)]
+    return stage != "tiny" or any(made_up)
+
+@patch_to(Run)
+def done(self, stage: str) -> bool:
+    "Whether a stage has ended well at some time, whatever has changed since."
+    return _record(self, stage).get("done") is True
+
+# %% ../nbs/00_core.ipynb #c0de0090
+@patch_to(Run)
 def remedy(self,
     stage: str,   # whose outputs are wanted; several with commas between them
 ) -> str:
@@ -835,17 +848,6 @@ def remedy(self,
         wanted.add(name := due.pop())
         due += [m for m in makers(name) if m not in wanted and self.builds(m) and not self.done(m)]
     return f"`{self.command('--stages ' + ','.join(s for s in STAGES if s in wanted) + ' --force')}`"
-
-@patch_to(Run)
-def builds(self, stage: str) -> bool:
-    "Whether a stage has something to do in this run: the first one has only where something is made up."
-    made_up = [flatten(self.config)[k] in OWN_WORDS for k in ("model.id", *_sources)]
-    return stage != "tiny" or any(made_up)
-
-@patch_to(Run)
-def done(self, stage: str) -> bool:
-    "Whether a stage has ended well at some time, whatever has changed since."
-    return _record(self, stage).get("done") is True
 
 # %% ../nbs/00_core.ipynb #c0de0028
 @contextmanager
@@ -862,7 +864,7 @@ def _in_words(folder: Path):
         raise GemmaPeftError(f"{folder} {what} {by}. Wait for it ({wait}), {other}, or remove {e.path} "
                              "if that process is none of ours") from None
     except locks.LockError as e:
-        raise GemmaPeftError(f"{e}: free some space, get leave to write there, or {other}") from None
+        raise GemmaPeftError(f"{e}. Or {other}") from None
 
 @contextmanager
 def locked(
@@ -989,7 +991,7 @@ def open(cls,
     except ConfigError as e: problems += [_taken_back(p, kept.keys() - now.keys()) for p in e.problems]
     else: problems += missing_inputs(run.config, _changed(run.config, record))
     if problems: raise ConfigError(problems)
-    if values is not None: notes.append(f"the profile {profile} is gone; its values are taken from run.json")
+    if values is not None: notes.append(f"the profile {public(profile)} is gone; run.json has its values")
     run.notes = notes
     for note in run.notes: print(f"note: {note}")
     if write: run.keep()
@@ -1011,6 +1013,7 @@ def _taken_back(problem: str, kept) -> str:
     name = next((k for k in kept if problem.startswith(f"{k} = ")), "")
     return f"{problem}; it was given to this run before: --unset {name} takes it back" if name else problem
 
+# %% ../nbs/00_core.ipynb #c0de0093
 def _changed(config: Config, record: dict) -> list[str]:
     "Settings with another value than the one in run.json; all of them where that holds none."
     before = _flat(_kept(record, "config"))
@@ -1044,6 +1047,7 @@ def asked_controls(self) -> dict:
     return dict(seeds=self.other_seeds(), ladder=list(c.ladder), leave_one_out=c.leave_one_out,
                 forgetting_text=c.forgetting_text, generalisation=c.generalisation)
 
+# %% ../nbs/00_core.ipynb #c0de0092
 @patch_to(Run)
 def describe(self) -> dict:
     "What run.json holds."
@@ -1240,6 +1244,7 @@ def _part(record: dict, name: str) -> dict:
     part = record[name] if isinstance(record.get(name), dict) else {}
     return {k: v for k, v in part.items() if v is None or isinstance(v, dict)}
 
+# %% ../nbs/00_core.ipynb #c0de0094
 def stage_state(run: Run, name: str) -> dict:
     """Whether a stage is done and still current, and if not, why, and which files changed.
 
@@ -1325,6 +1330,7 @@ def _execute(run: Run, name: str, f):
             run.active = None
             (run.path / f"stages/{name}.progress.json").unlink(missing_ok=True)
 
+# %% ../nbs/00_core.ipynb #c0de0091
 def _new_record(run: Run, name: str) -> dict:
     "A stage's record before it has run: what it depends on, and what makes it."
     inputs = stage_inputs(run, name, _known(run))

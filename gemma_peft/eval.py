@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['RESAMPLES', 'STOP_TOKENS', 'DECODERS', 'ARMS', 'DEFINITIONS', 'MODELS', 'GROUP_KEYS', 'bleu4', 'bleu4_signature',
            'rouge_l', 'bleu4_metric', 'rouge_l_metric', 'rounded', 'score', 'left_pad', 'stop_token_ids', 'cut_at_stop',
-           'greedy', 'make_decoder', 'answer_batch', 'read_parts', 'generate_answers', 'batch_noise', 'results_file',
-           'model_files', 'parts_folder', 'answer_progress', 'evaluate_model', 'drop_parts', 'evaluate_models',
-           'score_table', 'show_scores', 'plot_scores']
+           'greedy', 'make_decoder', 'answer_batch', 'read_parts', 'where_it_fits', 'generate_answers', 'batch_noise',
+           'results_file', 'model_files', 'parts_folder', 'answer_progress', 'evaluate_model', 'drop_parts',
+           'evaluate_models', 'score_table', 'show_scores', 'plot_scores']
 
 # %% ../nbs/06_eval.ipynb #affc9a91
 import json, math, re, shutil, time
@@ -15,7 +15,8 @@ from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
-from .core import COLOURS, LABELS, LADDER, SOURCES, GemmaPeftError, MemoryMeter, Run, fingerprint, hardware, package_versions, stage, writing
+from .core import (COLOURS, LABELS, LADDER, SOURCES, GemmaPeftError, MemoryMeter, Run, fingerprint,
+                             provenance, stage, writing)
 from .data import load_tokenizer
 from .metrics import answer_statistics, group_figures, rouge_l_each
 from .statistics import add_intervals
@@ -158,9 +159,9 @@ def make_decoder(
     "What decodes the answers of `model`. Raises GemmaPeftError for an unknown name."
     if decoder not in DECODERS: raise GemmaPeftError(f"decoder {decoder!r} must be one of {', '.join(DECODERS)}: `--set eval.decoder=auto`")
     if decoder == "generate" or decoder == "auto" and model.device.type != "cuda": return None
-    from transformers import Gemma3ForCausalLM
+    from transformers import Gemma3ForCausalLM, Gemma3ForConditionalGeneration
     from gemma_peft.generation import GreedyDecoder, bare
-    if not isinstance(bare(model), Gemma3ForCausalLM): return None
+    if not isinstance(bare(model), (Gemma3ForCausalLM, Gemma3ForConditionalGeneration)): return None
     return GreedyDecoder(model, max_new_tokens, stop_token_ids(tokenizer), tokenizer.pad_token_id)
 
 # %% ../nbs/06_eval.ipynb #c43f5098
@@ -197,9 +198,10 @@ def read_parts(
 # %% ../nbs/06_eval.ipynb #4697297f
 def _answers_or_none(model, tokenizer, rows, max_new_tokens, decoder=None):
     "The batch's answers, or None when the GPU's memory is too small for it."
-    from gemma_peft.generation import out_of_memory
+    from gemma_peft.steps import out_of_memory
     try: return answer_batch(model, tokenizer, rows, max_new_tokens, decoder)
-    except RuntimeError as e:                    # handled by the caller: as long as the error lives, so do the tensors it saw
+    # in whatever disguise; handled by the caller, for the tensors it saw live as long as the error
+    except Exception as e:
         if not out_of_memory(e): raise
     if decoder: decoder.release()
     free_memory()
@@ -210,6 +212,22 @@ def _halved(batch_size: int) -> int:
                                              "`--set eval.max_new_tokens=64`, a smaller model.id")
     print(f"GPU memory is too small for {batch_size} prompts at once: going on with {batch_size // 2}", flush=True)
     return batch_size // 2
+
+# %% ../nbs/06_eval.ipynb #e24c97a4
+def where_it_fits(
+    compute,       # tensors -> tensor
+    *tensors,
+    device,        # where the result belongs
+):
+    "`compute(*tensors)` on `device`; on the CPU, and said so, where GPU memory is too small for that."
+    from gemma_peft.steps import out_of_memory
+    try: return compute(*(t.to(device) for t in tensors))
+    except Exception as e:
+        if str(device) == "cpu" or not out_of_memory(e): raise
+    free_memory()
+    print(f"GPU memory is too small to merge a matrix of {' x '.join(map(str, tensors[0].shape))}: the CPU "
+          f"does it", flush=True)
+    return compute(*(t.cpu() for t in tensors)).to(device)
 
 # %% ../nbs/06_eval.ipynb #59e3ea74
 def generate_answers(
@@ -321,6 +339,7 @@ DEFINITIONS = dict(
     reference_loss="negative log-likelihood in nats per token of the reference and its <end_of_turn>, given the prompt; cut where the test row is cut",
     cut_share="share of answers that reached the limit of new tokens without ending", empty_share="share of answers without text",
     new_tokens_mean="generated tokens an answer, without stop token and padding", non_ascii_share="share of references with a letter outside a to z",
+    answered_at_once="prompts in the smallest batch; fewer than eval.batch_size where GPU memory was full",
     generate_seconds="time in generation alone, batches of a killed evaluation included", new_tokens_per_second="all new tokens / generate_seconds",
     evaluation_peak_memory_gib="peak while answering and scoring, model included: allocated on a GPU, resident set without one",
     batch_noise="the same model and prompts in another batch: share of unchanged answers, and what the change does to both scores")
@@ -353,11 +372,15 @@ def evaluate_model(
     if name == "base": extra["batch_noise"] = batch_noise(model, tokenizer, rows, answers, limit, decoder=e.decoder)
     kept = [_prediction(*found) for found in zip(rows, answers, losses)]
     run.write_jsonl(f"results/predictions/{name}.jsonl", kept)
-    seconds = sum(p["seconds"] for p in read_parts(parts))
+    done = read_parts(parts)
+    seconds, smallest = sum(p["seconds"] for p in done), min(p["batch_size"] for p in done)
+    if smallest < e.batch_size:
+        run.warn(f"GPU memory was too small for {e.batch_size} prompts at once: {name} answered {smallest} "
+                 f"at a time")
     results = dict(
         model=name, **score(kept, losses), bleu4_signature=bleu4_signature(), max_new_tokens=limit, generate_seconds=round(seconds, 2),
         new_tokens_per_second=round(sum(a["new_tokens"] for a in answers) / seconds, 1), evaluation_peak_memory_gib=round(meter.peak_gib, 4),
-        **extra, definitions=DEFINITIONS, versions=package_versions(), hardware=hardware())
+        answered_at_once=smallest, **extra, definitions=DEFINITIONS, **provenance())
     run.write_json(results_file(name), results)
     return results
 

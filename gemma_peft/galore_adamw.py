@@ -237,7 +237,8 @@ def zero_grad(self, set_to_none: bool = True):
 @patch_to(GaLoreAdamW)
 def _kernels(self, b: Bucket) -> bool:
     "Whether the kernels serve this bucket."
-    return self.fused and b.device.type == "cuda" and b.dtype == torch.bfloat16 and len(b.sides) == 1 and b.contiguous and hasattr(kernels.triton, "cdiv")
+    fits = b.device.type == "cuda" and b.dtype == torch.bfloat16 and len(b.sides) == 1 and b.contiguous
+    return self.fused and fits and kernels.usable(b.device)
 
 @patch_to(GaLoreAdamW)
 def _adam_in_kernel(self, b: Bucket) -> bool:
@@ -307,7 +308,8 @@ def _write(self, b: Bucket, s: slice, step: int, direction):
 def _step_pending(self, b: Bucket):
     "What a backward pass left in `b.low`, its projected gradients; see below."
     for s in b.runs(sorted(b.waiting)):
-        for c in chunks(s, math.prod(b.low_shape)): self._advance(b, c, low=b.low[c].float())
+        whole = b.low_shape if self._kernels(b) else b.shape           # without kernels the step is made in fp32 copies of the weights
+        for c in chunks(s, math.prod(whole)): self._advance(b, c, low=b.low[c].float())
 
 # %% ../nbs/04d_galore_adamw.ipynb #3e347365
 @patch_to(GaLoreAdamW)

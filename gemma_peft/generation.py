@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ATTENTION', 'SLOTS', 'LOOK_EVERY', 'FixedCache', 'prompt_masks', 'step_masks', 'static_attention', 'attention_of',
-           'DecodingState', 'Decoder', 'record', 'KeptDecoder', 'GreedyDecoder', 'greedy_tokens']
+           'DecodingState', 'Decoder', 'record', 'KeptDecoder', 'synchronise', 'GreedyDecoder', 'greedy_tokens']
 
 # %% ../nbs/05b_generation.ipynb #f574cc3d
 import time
@@ -13,8 +13,9 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
+from .base import decoder, output_head, text_config
 from .packing import bare
-from .steps import out_of_memory, say_once
+from .steps import out_of_memory, say_once, why_unrecorded
 
 # %% ../nbs/05b_generation.ipynb #d6e4601f
 class FixedCache:
@@ -84,14 +85,15 @@ def attention_of(
     model,             # of transformers
     name: str = ATTENTION,
 ):
-    "Let `model` use another attention implementation for a while."
+    "Let a model's decoder use another attention implementation for a while."
     from transformers import AttentionInterface
     if name == ATTENTION: AttentionInterface.register(ATTENTION, static_attention)
-    before = model.config._attn_implementation
+    text = decoder(model)
+    before = text.config._attn_implementation
     try:
-        model.set_attn_implementation(name)
+        text.set_attn_implementation(name)
         yield model
-    finally: model.set_attn_implementation(before)
+    finally: text.set_attn_implementation(before)
 
 # %% ../nbs/05b_generation.ipynb #c91a47d4
 class DecodingState:
@@ -128,19 +130,20 @@ class DecodingState:
 class Decoder:
     "A model with a cache and a state for batches of one shape. Use it inside `attention_of(model)`."
     def __init__(self,
-        model,                       # Gemma3ForCausalLM in eval mode, on its device
+        model,                       # a Gemma 3 in eval mode, on its device; also one that sees images
         batch: int, slots: int,
         *state,                      # the rest of what a DecodingState takes
     ):
-        self.model, self.config = model, model.config
+        self.text, self.head, self.config = decoder(model), output_head(model), text_config(model.config)
         self.cache = FixedCache(self.config, batch, slots, model.dtype, model.device)
         self.state, self.graph = DecodingState(batch, slots, *state, model.device), None
         self.slots, self.window = slots, self.config.sliding_window or slots + 1
 
     def run(self, ids, position, masks):      # (batch, seq) twice, kind of layer -> mask
         "Run the model on new tokens, and choose the next."
-        hidden = self.model.model(input_ids=ids, position_ids=position, past_key_values=self.cache, use_cache=True, attention_mask=masks).last_hidden_state
-        logits, cap = self.model.lm_head(hidden[:, -1]).float(), getattr(self.config, "final_logit_softcapping", None)
+        hidden = self.text(input_ids=ids, position_ids=position, past_key_values=self.cache, use_cache=True,
+                           attention_mask=masks).last_hidden_state
+        logits, cap = self.head(hidden[:, -1]).float(), getattr(self.config, "final_logit_softcapping", None)
         self.state.choose(torch.tanh(logits / cap) * cap if cap else logits)
 
     def prefill(self, ids, mask):             # (batch, seq) twice
@@ -188,7 +191,7 @@ SLOTS = 64   # slots come in multiples of this
 class KeptDecoder:
     "One `Decoder` at a time, kept while the shape stays."
     def __init__(self,
-        model,                       # Gemma3ForCausalLM in eval mode, on its device; peft's wrapper around one too
+        model,                       # a Gemma 3 in eval mode, on its device; peft's wrapper around one too
         max_new_tokens: int,         # tokens an answer may have, its stop token included
         stop_token_ids: list[int],   # what ends an answer
         pad_token_id: int,           # what follows an end
@@ -212,26 +215,33 @@ class KeptDecoder:
 # %% ../nbs/05b_generation.ipynb #ac24ca71
 LOOK_EVERY = 16   # steps between two looks at whether all rows have ended
 
+def synchronise(device):
+    "Wait for the GPU, where there is one."
+    if device.type == "cuda": torch.cuda.synchronize(device)
+
 class GreedyDecoder(KeptDecoder):
     "Greedy decoding of batch after batch; takes what `KeptDecoder` takes."
     def __init__(self,
         model, *state,
         graph: bool = True,          # record the step; without CUDA it runs unrecorded
+        warn=say_once,               # called with a sentence where steps will run unrecorded
     ):
         super().__init__(model, *state)
-        self.graph, self.recordings, self.recording_seconds = graph, 0, 0.
+        self.graph, self.recordings, self.recording_seconds, self.warn = graph, 0, 0., warn
+        self.failed: str | None = None      # why steps run unrecorded
         if graph and self.model.device.type != "cuda":
             self.graph = False; say_once("no CUDA: decoding steps run without being recorded")
 
     def record(self, decoder: Decoder):
-        "Record the step of a decoder that has none, and count the seconds; the first failure ends all trying."
-        torch.cuda.synchronize(); started = time.perf_counter()
-        try: decoder.graph = record(decoder.step, decoder.state.tensors())
+        "Record a decoder's step, and count the seconds; the first failure ends all trying, but for torch.OutOfMemoryError."
+        synchronise(self.model.device); started = time.perf_counter()
+        try:
+            decoder.graph = record(decoder.step, decoder.state.tensors())
+            self.recordings += 1
         except (RuntimeError, NotImplementedError) as e:
-            if out_of_memory(e): raise
-            self.graph = False; say_once(f"decoding steps run unrecorded, because recording failed: {str(e).splitlines()[0]}")
-        torch.cuda.synchronize()
-        self.recordings += 1; self.recording_seconds += time.perf_counter() - started
+            self.graph, self.failed = False, why_unrecorded(e)
+            self.warn(f"decoding steps run unrecorded: {self.failed}")
+        synchronise(self.model.device); self.recording_seconds += time.perf_counter() - started
 
     @torch.no_grad()
     def __call__(self,
@@ -250,7 +260,7 @@ class GreedyDecoder(KeptDecoder):
 
 # %% ../nbs/05b_generation.ipynb #f1b328d3
 def greedy_tokens(
-    model,                       # Gemma3ForCausalLM in eval mode, on its device; peft's wrapper around one too
+    model,                       # a Gemma 3 in eval mode, on its device; peft's wrapper around one too
     ids, mask,                   # left-padded prompts, and 0 where there is padding: (batch, seq) twice
     max_new_tokens: int,         # tokens an answer may have, its stop token included
     stop_token_ids: list[int],   # what ends an answer

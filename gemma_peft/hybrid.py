@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import reduce
 from math import log
 from typing import Callable
+from .base import load_tokenizer
 from .core import COLOURS, LABELS, GemmaPeftError, Run, hardware, package_versions, stage
-from .data import load_tokenizer
 from .training import _batches, free_memory, head_logits, hidden_and_targets, load_base, load_model, mean_loss, reference_loss
 from .qlora import lora_update
 from .galore import save_model
-from .eval import ARMS, drop_parts, evaluate_model, results_file
+from .eval import ARMS, drop_parts, evaluate_model, results_file, where_it_fits
 
 # %% ../nbs/07_hybrid.ipynb #2b80575e
 def mix(
@@ -47,7 +47,7 @@ def fill(model, parts: dict, c: float):
     import torch
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if name in parts: p.copy_(mix(*(t.to(p.device) for t in parts[name]), c))
+            if name in parts: p.copy_(where_it_fits(lambda *t: mix(*t, c), *parts[name], device=p.device))
 
 # %% ../nbs/07_hybrid.ipynb #c11a0070
 def compare_updates(
@@ -106,7 +106,7 @@ def build_soup(
     tried = search_coefficient(run, model, parts, rows, tokenizer.pad_token_id)
     best = min(tried, key=lambda t: t["validation_loss"])
     fill(model, parts, best["coefficient"])
-    save_model(run, model, tokenizer, "models/hybrid/soup/final")
+    save_model(run, model, tokenizer, "models/hybrid/soup/final", "soup", best)
     c = best["coefficient"]
     print(f"soup: {c:g} of QLoRA's update and {1 - c:g} of GaLore's, validation loss {best['validation_loss']:.4f}", flush=True)
     return dict(method="soup", **best, tried=tried, updates=compare_updates(parts), total_parameters=sum(p.numel() for p in model.parameters()),

@@ -69,18 +69,28 @@ def acquire(
     try: return lock.acquire(timeout=patience, poll_interval=.05)
     except Timeout: who = holder(path)
     if who and who["here"]: raise Held(path, who)
-    said = read_lock(path)
+    said, first = read_lock(path), _look(path)
     who = dict(pid=said.get("pid", "?"), host=said.get("host", "another machine").split("?")[0])
     print(f"{path} was taken by process {who['pid']} on {who['host']}, which cannot be looked up from here: "
           f"waiting up to {lock.lease_duration:.0f} s for a sign of life", flush=True)
-    first = _heartbeat(path)
-    def alive(): return _heartbeat(path) not in (first, None)
-    try: lock.acquire(timeout=1.2 * lock.lease_duration + 3, poll_interval=.2, cancel_check=alive)
-    except Timeout: raise Held(path, who) from None
+    def alive(): return _look(path) not in (first, None)
+    try: return lock.acquire(timeout=1.2 * lock.lease_duration + .5, poll_interval=.2, cancel_check=alive)
+    except Timeout: silent = _look(path) == first
+    if not (silent and first and first[2] == 0): raise Held(path, who)
+    _clear(path, first)
+    try: return lock.acquire(timeout=patience, poll_interval=.05)
+    except Timeout: raise Held(path, holder(path) or who) from None
 
-def _heartbeat(path: Path) -> int | None:
-    try: return os.stat(path).st_mtime_ns
+def _look(path: Path) -> tuple | None:     # which file, its last heartbeat, its bytes
+    try: s = os.stat(path)
     except OSError: return None
+    return s.st_ino, s.st_mtime_ns, s.st_size
+
+def _clear(path: Path, seen: tuple):
+    "Remove an empty lock file, such as a power cut leaves, that was watched all along."
+    from filelock import SoftFileLease
+    with SoftFileLease(f"{path}.clear", lease_duration=LEASE, timeout=5):
+        if _look(path) == seen: os.unlink(path)
 
 # %% ../nbs/00c_locks.ipynb #10cc0014
 @contextmanager
@@ -89,12 +99,16 @@ def hold(
     patience: float = .2,  # seconds to wait for a living holder of this machine
 ):
     "Hold a lock file. Raises Held when another process does, LockError where none can be written."
-    from filelock import SoftFileLease
+    try: from filelock import LeaseSettingsMismatch, SoftFileLease
+    except ImportError: raise LockError("filelock is too old: pip install -U 'filelock>=4.1,<5'") from None
     try: lease = float(read_lock(path).get("duration", LEASE))         # as who is there agreed to
     except ValueError: lease = LEASE
     lock = SoftFileLease(path, lease_duration=lease, heartbeat_interval=lease / BEATS, thread_local=False)
     try: acquire(lock, patience)
-    except OSError as e: raise LockError(f"{path} cannot be written ({e.strerror or e})") from None
+    except LeaseSettingsMismatch: raise Held(path, holder(path) or dict(pid="?", host="?")) from None
+    except OSError as e:
+        remedy = "free some space, or get leave to write there"
+        raise LockError(f"{path} cannot be written ({e.strerror or e}): {remedy}") from None
     key = str(Path(path).resolve())
     _held[key] = lock
     try: yield lock
@@ -113,7 +127,7 @@ def whole_or_part(
     with hold(folder / name):
         others = folder.glob(".?*.lock") if name == ".lock" else [folder / ".lock"]
         for other in [p for p in others if p.exists()]:
-            with hold(other, 10. if other.name == STAGE else .2): pass         # a dead one goes with this
+            with hold(other, patience=10. if other.name.startswith(".stage") else .2): pass     # a dead one goes with this
         yield folder / name
 
 STAGE = ".stage.lock"     # a stage that works for the command which holds the run
@@ -127,15 +141,16 @@ def lock_environment() -> dict:
     "The variable for a process that works on behalf of this one."
     return {TOKENS: ",".join(sorted(filter(None, tokens())))}
 
-def ours(folder: Path) -> bool:
-    "Whether this process, or whoever started it, holds `folder` or a part of it."
-    files = (Path(folder) / ".lock", *Path(folder).glob(".?*.lock"))
-    return any(read_lock(p).get("token") in tokens() for p in files)
+def ours(folder: Path) -> list[str]:
+    "The locks of `folder` and its parts that this process holds, or whoever started it."
+    paths = (Path(folder) / ".lock", *sorted(Path(folder).glob(".?*.lock")))
+    return [p.name for p in paths if read_lock(p).get("token") in tokens()]
 
 @contextmanager
 def joined(folder: Path):
     "Hold `folder`, or go along with whoever holds it and started this."
-    stage = Path(folder) / STAGE
+    part = next((name for name in ours(folder) if not name.startswith(".stage")), ".lock")
+    stage = Path(folder) / (STAGE if part == ".lock" else ".stage" + part)       # parts work beside each other
     if str(stage.resolve()) in _held: yield stage                        # a stage within a stage
     elif ours(folder):
         with hold(stage): yield stage

@@ -97,15 +97,28 @@ def gram_subspace(g, rank, sides, previous=None) -> dict:
 # %% ../nbs/04a_low_rank.ipynb #5aaf945e
 OVERSAMPLE, ITERATIONS = 8, 8
 
-def randomized_subspace(g, rank, sides, previous=None, iterations=ITERATIONS) -> dict:
+def _strongest(
+    x,            # (n, longer, shorter)
+    basis,        # orthonormal columns, (n, shorter, width)
+    rank: int,    # at most width
+    nudge,        # (n, 1, 1): where directions are equally strong, the first columns are
+):                # orthonormal columns, (n, shorter, rank), each as near to its old one as it can be
+    "The strongest directions within a span, by Rayleigh and Ritz (Halko et al. 2011, algorithm 5.3)."
+    y, width = x @ basis, basis.shape[-1]
+    favour = nudge * torch.arange(width, 0., -1, device=x.device).diag()
+    q = torch.linalg.eigh(y.mT @ y + favour).eigenvectors[..., -rank:]            # ascending order: the strongest are last
+    span = q @ (q[..., :rank, :].mT + 1e-6 * torch.eye(rank, device=x.device))    # the first columns, projected on what q spans
+    return orthonormal(basis @ span)
+
+def randomized_subspace(g, rank, sides, previous=None, iterations=ITERATIONS, oversample=OVERSAMPLE) -> dict:
     "Nearly the same space by subspace iteration, from `previous` on where there is one; other arguments as in `exact_subspace`."
     x, (shorter,) = _tall(g), projected_sides(g.shape[-2:])                       # (n, longer, shorter)
-    width = min(rank + OVERSAMPLE, x.shape[-1])
+    width = min(rank + oversample, x.shape[-1])
     start = torch.randn(x.shape[-1], width, generator=torch.Generator().manual_seed(0)).to(x.device).expand(len(x), -1, -1)
     if previous and shorter in previous: start = torch.cat([previous[shorter].float(), start[..., :width - rank]], -1)
     nudge = NUDGE * x.square().sum((-2, -1), keepdim=True).clamp_min(1e-30)
     basis = orthonormal(start)
     for _ in range(iterations): basis = orthonormal(x.mT @ (x @ basis) + nudge * basis)
-    return _bases(x, basis[..., :rank], shorter, sides)
+    return _bases(x, _strongest(x, basis, rank, nudge), shorter, sides)
 
 SUBSPACES = dict(exact=exact_subspace, gram=gram_subspace, randomized=randomized_subspace)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['BLEU_COLUMNS', 'CHRF_COLUMNS', 'COLUMNS', 'RATIOS', 'NEEDS', 'METRICS', 'TURN_BANDS', 'LENGTH_BANDS', 'DEFINITIONS',
-           'has_foreign_letters', 'rouge_l_each', 'Answers', 'answer_statistics', 'measure', 'add_up', 'distinct',
-           'figures', 'groups', 'group_figures', 'other_definitions', 'definitions_table', 'plot_definitions']
+           'has_foreign_letters', 'rouge_l_each', 'Answers', 'prompt_units', 'answer_statistics', 'measure', 'add_up',
+           'distinct', 'figures', 'groups', 'group_figures', 'other_definitions', 'definitions_table',
+           'plot_definitions']
 
 # %% ../nbs/05c_metrics.ipynb #fc80bdf4
 import warnings
@@ -98,6 +99,7 @@ class Answers:
     prompts: list[tuple]   # (prompt_id, reference): two models can be compared where these are the same
     source: np.ndarray     # (n,) text
     turns: np.ndarray      # (n,) user's turns in the prompt; 0 where the prompt is not known
+    unit: np.ndarray | None = None   # (n,) of `prompt_units`; None: every prompt is another one
 
     def __len__(self): return len(self.table)
 
@@ -106,11 +108,21 @@ class Answers:
         picked = np.arange(len(self))[np.asarray(index)]
         place = np.full(len(self), -1); place[picked] = np.arange(len(picked))
         kept = {n: (ids[place[rows] >= 0], place[rows][place[rows] >= 0]) for n, (ids, rows) in self.ngrams.items()}
-        return Answers(self.table[picked], kept, [self.prompts[k] for k in picked], self.source[picked], self.turns[picked])
+        prompts, unit = [self.prompts[k] for k in picked], None if self.unit is None else self.unit[picked]
+        return Answers(self.table[picked], kept, prompts, self.source[picked], self.turns[picked], unit)
 
     def column(self, name: str) -> np.ndarray:
         "A column of the table, (n,)."
         return self.table[:, COLUMNS.index(name)]
+
+# %% ../nbs/05c_metrics.ipynb #767a12a1
+def prompt_units(
+    rows: list[dict],   # prompt, where it is known
+) -> np.ndarray:        # (n,) a number for each text of a prompt; a row without one has its own
+    "Which answers are to one and the same prompt."
+    seen = {}
+    return np.array([seen.setdefault(r.get("prompt") or ("unknown", i), len(seen)) for i,
+                     r in enumerate(rows)])
 
 # %% ../nbs/05c_metrics.ipynb #df678b67
 def _check_rows(rows, losses):
@@ -142,7 +154,8 @@ def answer_statistics(
               [not a for a in answers], [has_foreign_letters(r) for r in references], [1] * len(rows)]
     return Answers(np.hstack([*(np.array(c, float) for c in counts), np.array(single, float).T]), {n: _ngrams(answers, n) for n in (1, 2)},
                    [(r.get("prompt_id", i), r["reference"]) for i, r in enumerate(rows)], np.array([r.get("source", "") for r in rows]),
-                   np.array([r.get("prompt", "").count("<start_of_turn>user\n") for r in rows]))
+                   np.array([r.get("prompt", "").count("<start_of_turn>user\n") for r in rows]),
+                   prompt_units(rows))
 
 # %% ../nbs/05c_metrics.ipynb #c94c67cf
 def measure(
@@ -172,7 +185,10 @@ def add_up(
     "Sums of an `Answers` table for many draws at once: counts @ table."
     needed = sorted({COLUMNS.index(c) for m in metrics for c in NEEDS[m]})
     sums = np.full((*counts.shape[:-1], len(COLUMNS)), np.nan)
-    sums[..., needed] = counts @ table[:, needed]
+    flat, counts, columns = sums.reshape(-1, len(COLUMNS)), counts.reshape(-1, counts.shape[-1]), table[:,
+                                                            needed]
+    # small counts grow to 8 bytes each on the way
+    for k in range(0, len(flat), 2000): flat[k:k + 2000, needed] = counts[k:k + 2000] @ columns
     return sums
 
 # %% ../nbs/05c_metrics.ipynb #9054ca6e

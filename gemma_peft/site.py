@@ -22,6 +22,7 @@ from urllib.parse import unquote
 from . import locks
 from .core import LABELS, GemmaPeftError, Run, STAGES, flatten, hub_token, is_local, public, repository_root
 from .controls import ROWS
+from .score import NEAR
 from .report import TESTED, change, claim, duration, markdown_table, turned
 
 # %% ../nbs/08a_site.ipynb #6d52df6a
@@ -572,7 +573,8 @@ def published(
 
 def _interval(found: dict, key: str) -> str:
     "A score's 95% interval in brackets; empty where it was not measured."
-    return f" [{found[key + '_ci95_low']:.3f}, {found[key + '_ci95_high']:.3f}]" if f"{key}_ci95_low" in found else ""
+    ends = [found.get(f"{key}_ci95_{end}", math.nan) for end in ("low", "high")]
+    return "" if math.isnan(ends[0]) else f" [{ends[0]:.3f}, {ends[1]:.3f}]"
 
 def _rows(name: str, found: dict) -> list[dict]:
     "One published run: the base model, then a row a technique."
@@ -626,18 +628,21 @@ def _family_note(f: dict) -> str:      # figures.json
     "What the p-values and intervals beside a claim cover."
     sizes = Counter((r.get("seeds") == 1, r["metric"] == "reference_loss") for r in f["comparisons"])
     toy = " It is a model of a few million parameters, and says nothing about Gemma." if f.get("model") == "tiny" else ""
-    return (f"Each sentence is what a test came to.{toy} A p-value is about these trained models, is corrected within its family ({_listed(map(str, sizes.values()))} tests: scores and loss apart, and apart what has several seeds and what has one), "
-            "and cannot be smaller than the number of resamples allows. An interval is not corrected; it holds the luck of the seeds where there are several.")
+    return (f"Each sentence is what a test came to.{toy} A p-value is corrected within its family ({_listed(map(str, sizes.values()))} tests: scores and loss apart, and apart what has several seeds and what has one), "
+            "and cannot be smaller than the number of resamples allows. With several seeds it is the larger of two: of a test on these trained models, and of one that counts the luck of the seeds. With one seed it is about these trained "
+            "models alone. An interval is not corrected; it holds the luck of the seeds where there are several.")
 
 def _other_limits(f: dict) -> list[str]:      # figures.json
-    "Where a score's gain may come from, besides better answers: learning to stop, and prompts near training records."
+    "Where a score's gain may come from, besides better answers: learning to stop, and prompts that share words with other slices."
     found, lines = {m: s for m, s in f["scores"].items() if m in ("base", *CONTROL_OF)}, []
     told = lambda values: ", ".join(f"{LABELS[m]} {v}" for m, v in values.items())
     cut = {m: s["overall"].get("cut_share", 0) for m, s in found.items()}
     if "base" in cut and cut["base"] > max(cut.values()) - 1e-9 and cut["base"] > min(cut.values()) + .1:
         lines.append(f"Answers cut at the limit of tokens: {told({m: f'{v:.0%}' for m, v in cut.items()})}. Part of every gain over the base is having learned to stop.")
     if f.get("overlaps") and all("without_overlaps" in s for s in found.values()):
-        lines.append(f"Without the {f['overlaps']} test prompts that are near a record of another slice, BLEU-4: {told({m: format(s['without_overlaps']['bleu4'], '.4f') for m, s in found.items()})}.")
+        near = f.get("overlaps_near", "left out")
+        but = " What was found near them was not trained on; such prompts may be of an easier or a harder kind." * (near == "left out")
+        lines.append(f"Without the {f['overlaps']} test prompts that are {NEAR[near]}, BLEU-4: {told({m: format(s['without_overlaps']['bleu4'], '.4f') for m, s in found.items()})}.{but}")
     return lines
 
 def _listed(words) -> str:
@@ -667,8 +672,9 @@ def _change(r: dict, key: str, tested: dict) -> str:     # a row of the ladder; 
     "A difference from the row it is compared with, its interval where one was computed, and a star where it is shown."
     if r.get(f"{key}_change") is None: return ""
     own, told = f"mission_{r['versus']}" if r["row"] == "mission" else r["row"], f"{r[key + '_change']:+.4f}"
-    if t := tested.get((own, r["versus"], key)): told += " [{:+.3f}, {:+.3f}]".format(t["ci95_low"], t["ci95_high"])
-    elif t := tested.get((r["versus"], own, key)): told += " [{:+.3f}, {:+.3f}]".format(-t["ci95_high"], -t["ci95_low"])
+    pair = own, r["versus"]
+    t = tested.get((*pair, key)) or ((other := tested.get((*pair[::-1], key))) and turned(other))
+    if t and t["ci95_low"] is not None: told += " [{:+.3f}, {:+.3f}]".format(t["ci95_low"], t["ci95_high"])
     return _signed(told) + r" \*" * bool(t and t["significant"])
 
 def _ladder(

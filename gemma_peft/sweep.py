@@ -12,7 +12,7 @@ from .core import COLOURS, GemmaPeftError, Run, get, nearest
 from .training import NonFiniteLoss, free_memory
 from .qlora import train_qlora
 from .galore import train_galore
-from .controls import FULL, ROWS, child_run, once, train_full_adamw, training_inputs
+from .controls import FULL, ROWS, alone, child_run, once, train_full_adamw, training_inputs
 
 # %% ../nbs/07b_sweep.ipynb #eb6dd2e1
 SWEPT = dict(qlora="qlora.learning_rate", galore="galore.learning_rate", full_adamw="controls.full_learning_rate")     # method -> the setting of its rate
@@ -58,7 +58,8 @@ def try_rate(
         shutil.rmtree(child.path / "models", ignore_errors=True); free_memory()
         loss = metrics["validation_loss"]
         return dict(learning_rate=rate, validation_loss=loss if loss is not None and math.isfinite(loss) else None, train_seconds=None if metrics.get("gpu_shared") else metrics.get("train_seconds"), steps=metrics.get("steps"))
-    found = once(child, "results/metrics/rate.json", training_inputs(child, "galore" if method == "full_adamw" else method) | dict(learning_rate=rate), make)
+    inputs = training_inputs(child, "galore" if method == "full_adamw" else method) | dict(learning_rate=rate)
+    with alone(child, method): found = once(child, "results/metrics/rate.json", inputs, make)
     return {k: v for k, v in found.items() if k != "made_from"}
 
 # %% ../nbs/07b_sweep.ipynb #98caae18
