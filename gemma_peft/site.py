@@ -391,6 +391,8 @@ def build_site(
 
 def _build(run: Run, root: Path) -> dict:
     "What `build_site` does once nobody else builds one here."
+    from gemma_peft.base import quiet
+    quiet()                                                # documentation imports every module, and with it libraries
     fresh = root / ".report.part"
     shutil.rmtree(fresh, ignore_errors=True)
     try:
