@@ -42,7 +42,7 @@ site: $(VENV)/.dev
 	$(BIN)/gemma-peft site
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info report _site .quarto .pytest_cache .hypothesis nbs/.ipynb_checkpoints
+	rm -rf $(VENV) build dist *.egg-info report .report.part .site.lock _site .quarto .pytest_cache .hypothesis nbs/.ipynb_checkpoints
 	find gemma_peft nbs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/pip:
