@@ -1432,4 +1432,6 @@ d = { 'settings': { 'branch': 'main',
                                                                                  'gemma_peft/training.py'),
                                      'gemma_peft.training.training_identity': ('training.html#training_identity', 'gemma_peft/training.py'),
                                      'gemma_peft.training.training_metrics': ('training.html#training_metrics', 'gemma_peft/training.py'),
-                                     'gemma_peft.training.validation_loss': ('training.html#validation_loss', 'gemma_peft/training.py')}}}
+                                     'gemma_peft.training.validation_loss': ('training.html#validation_loss', 'gemma_peft/training.py'),
+                                     'gemma_peft.training.without_cudnn_attention': ( 'training.html#without_cudnn_attention',
+                                                                                      'gemma_peft/training.py')}}}

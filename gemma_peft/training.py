@@ -9,14 +9,14 @@ __all__ = ['MODELS', 'RECORD', 'HASHED', 'COMPILE_STEPS', 'MATTERING', 'SHARED_G
            'reserved_peak_gib', 'StepRows', 'PackCollator', 'make_packed_trainer_class', 'halve', 'pack_tokens',
            'shrink', 'optimiser_steps', 'training_arguments', 'seal', 'read_record', 'damage', 'checkpoints',
            'set_aside', 'differences', 'find_checkpoint', 'only_plain', 'gpu_gib', 'choose_mode', 'choose_compile',
-           'Way', 'first_way', 'begun_way', 'choose_way', 'packed_state', 'other_versions', 'all_packs',
-           'prepare_at_start', 'packed_figures', 'progress_line', 'predicted_memory', 'check_prediction', 'smaller_way',
-           'training_identity', 'fit', 'gpu_shared', 'peaks_of', 'training_metrics', 'hidden_and_targets',
-           'head_logits', 'reference_loss', 'mean_loss', 'validation_loss', 'plan_training']
+           'Way', 'first_way', 'begun_way', 'choose_way', 'packed_state', 'without_cudnn_attention', 'other_versions',
+           'all_packs', 'prepare_at_start', 'packed_figures', 'progress_line', 'predicted_memory', 'check_prediction',
+           'smaller_way', 'training_identity', 'fit', 'gpu_shared', 'peaks_of', 'training_metrics',
+           'hidden_and_targets', 'head_logits', 'reference_loss', 'mean_loss', 'validation_loss', 'plan_training']
 
 # %% ../nbs/03_training.ipynb #00318873
 import errno, gc, hashlib, json, math, os, re, shutil, time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -543,6 +543,16 @@ def packed_state(
     else: return saved                    # without a GPU the adapters' moments stay as they are
     return optimizer.state_dict()
 
+# %% ../nbs/03_training.ipynb #c0dd0002
+@contextmanager
+def without_cudnn_attention():
+    "PyTorch's attention by its other kernels: cuDNN's gives NaN gradients where a padded row sees nothing."
+    import torch
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try: yield
+    finally: torch.backends.cuda.enable_cudnn_sdp(before)
+
 # %% ../nbs/03_training.ipynb #1374a0bd
 def _trainer(kind, run, arm, rows, model, args, mode, make_optimizer, learning_rate, peft_config, callbacks,
              **more):
@@ -602,7 +612,7 @@ def _plain_attempt(run, arm, rows, way, make_model, learning_rate, identity, **m
     kind, model = make_trainer_class(), make_model()
     trainer = _trainer(kind, run, arm, rows, model, args, way.mode, learning_rate=learning_rate, **more)
     trainer.done = dict(micro_batch_size=way.micro, gradient_accumulation_steps=way.accumulation)
-    return _train(trainer, run, arm, way, identity)
+    with without_cudnn_attention(): return _train(trainer, run, arm, way, identity)
 
 # %% ../nbs/03_training.ipynb #93c2e896
 def all_packs(trainer):
