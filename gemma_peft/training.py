@@ -8,11 +8,11 @@ __all__ = ['MODELS', 'RECORD', 'HASHED', 'COMPILE_STEPS', 'MATTERING', 'SHARED_G
            'load_model', 'free_memory', 'to_dataset', 'NonFiniteLoss', 'make_trainer_class', 'current_peak_gib',
            'reserved_peak_gib', 'StepRows', 'PackCollator', 'make_packed_trainer_class', 'halve', 'pack_tokens',
            'shrink', 'optimiser_steps', 'training_arguments', 'seal', 'read_record', 'damage', 'checkpoints',
-           'set_aside', 'differences', 'find_checkpoint', 'only_plain', 'gpu_gib', 'choose_mode', 'choose_compile',
-           'Way', 'first_way', 'begun_way', 'choose_way', 'packed_state', 'other_versions', 'all_packs',
-           'prepare_at_start', 'packed_figures', 'progress_line', 'predicted_memory', 'check_prediction', 'smaller_way',
-           'training_identity', 'fit', 'gpu_shared', 'peaks_of', 'training_metrics', 'hidden_and_targets',
-           'head_logits', 'reference_loss', 'mean_loss', 'validation_loss', 'plan_training']
+           'set_aside', 'differences', 'find_checkpoint', 'only_plain', 'gpu_gib', 'mode_for', 'choose_mode',
+           'choose_compile', 'Way', 'first_way', 'begun_way', 'choose_way', 'packed_state', 'other_versions',
+           'all_packs', 'prepare_at_start', 'packed_figures', 'progress_line', 'predicted_memory', 'check_prediction',
+           'smaller_way', 'training_identity', 'fit', 'gpu_shared', 'peaks_of', 'training_metrics',
+           'hidden_and_targets', 'head_logits', 'reference_loss', 'mean_loss', 'validation_loss', 'plan_training']
 
 # %% ../nbs/03_training.ipynb #00318873
 import errno, gc, hashlib, json, math, os, re, shutil, time
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from .base import (decoder, freeze_all_but_linear, linear_layers, load_adapter, load_checked, load_from_model,
                              load_tokenizer, output_head, quiet, text_config)
-from .core import (GemmaPeftError, MemoryMeter, Run, base_inputs, file_hash, provenance, stage,
+from .core import (Config, GemmaPeftError, MemoryMeter, Run, base_inputs, file_hash, provenance, stage,
                              stage_settings, writing)
 from .templating import labels
 
@@ -410,12 +410,12 @@ def find_checkpoint(
 
 # %% ../nbs/03_training.ipynb #0cf7aa16
 def only_plain(
-    run: Run,
+    config: Config,
     arm: str,      # qlora or galore
 ) -> str:          # empty: every mode can
     "What is asked for that the packed modes cannot do."
-    attention = run.config.model.attn_implementation
-    if arm == "galore" and run.config.galore.train_embeddings: return "the output head is trained"
+    attention = config.model.attn_implementation
+    if arm == "galore" and config.galore.train_embeddings: return "the output head is trained"
     if attention in ("auto", "sdpa"): return ""
     return f"model.attn_implementation = {attention!r} is asked for, and packs have an attention of their own"
 
@@ -426,20 +426,29 @@ def gpu_gib() -> float | None:
     (free, total), share = torch.cuda.mem_get_info(), torch.cuda.get_per_process_memory_fraction()
     return min(total * share, free + torch.cuda.memory_reserved()) / 2**30
 
+def mode_for(
+    config: Config,
+    arm: str,                      # qlora or galore
+    dtype: str,                    # computed in
+    gib: float | None,             # of the GPU that trains, as `gpu_gib` has it; None: there is none
+    compiled: bool | None = None,  # layers are, which takes less memory; None: unless training.compile is off
+) -> tuple[str, str]:
+    "A mode's name, with the reason. Raises GemmaPeftError where none serves."
+    from gemma_peft import memory
+    asked, why = config.training.mode, only_plain(config, arm)
+    if asked in ("fast", "frugal") and why: raise GemmaPeftError(
+        f"training.mode = {asked!r} cannot serve: {why}. Use `--set training.mode=plain`")
+    if asked != "auto": return asked, "asked for"
+    return ("plain", why) if why else memory.choose_mode(config, arm, dtype, gib, compiled)
+
 def choose_mode(
     run: Run,
     arm: str,                      # qlora or galore
-    compiled: bool | None = None,  # layers are, which takes less memory; None: unless training.compile is off
+    compiled: bool | None = None,  # as in `mode_for`
 ) -> tuple:                        # a steps.Mode, and why
     "How the GPU is used, with the reason."
-    from gemma_peft import memory
     from gemma_peft.steps import MODES
-    asked, why = run.config.training.mode, only_plain(run, arm)
-    if asked in ("fast", "frugal") and why: raise GemmaPeftError(
-        f"training.mode = {asked!r} cannot serve: {why}. Use `--set training.mode=plain`")
-    if asked != "auto": return MODES[asked], "asked for"
-    if why: return MODES["plain"], why
-    name, why = memory.choose_mode(run.config, arm, compute_settings(run)["dtype"], gpu_gib(), compiled)
+    name, why = mode_for(run.config, arm, compute_settings(run)["dtype"], gpu_gib(), compiled)
     return MODES[name], why
 
 # %% ../nbs/03_training.ipynb #696f735b
@@ -448,10 +457,11 @@ COMPILE_STEPS = 600    # a run that is shorter does not win back a minute, at a 
 def choose_compile(
     asked: str,     # auto, on or off
     steps: int,     # optimiser steps of the run
+    able: tuple[bool, str] | None = None,   # whether a GPU can, and why; None: this machine
 ) -> tuple[bool, str]:
     "Whether layers are compiled, and why."
     from gemma_peft.steps import can_compile
-    possible, why = can_compile()
+    possible, why = able or can_compile()
     if asked == "off": return False, "asked for"
     if not possible: return False, why
     if asked == "auto" and steps < COMPILE_STEPS: return False, f"{steps} steps are too few to win back its time"
