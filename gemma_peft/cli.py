@@ -806,7 +806,8 @@ def memory_verdict(config, method: str, dtype: str, gib: float | None, compiled:
     if config.training.mode == "auto": return f"auto takes {mode}: {why}", ""
     need, verdict = ledger(config, method, mode, dtype, compiled).reserved_gib, f"{mode} is asked for"
     if gib is None or need <= SHARE * gib: return verdict, ""
-    return verdict, (f"{mode} reserves {need:.1f} GiB, {SHARE:.0%} of the {gib:.1f} GiB at hand on this GPU is {SHARE * gib:.1f}. "
+    limit = f"{SHARE:.0%} of the {gib:.1f} GiB at hand on this GPU is {SHARE * gib:.1f}"
+    return verdict, (f"{mode} reserves {need:.1f} GiB, {limit}. "
                      f"Remedies: `--set training.mode=auto`, {', '.join(remedies(config, method))}")
 
 # %% ../nbs/09_cli.ipynb #f9667f28
@@ -822,9 +823,12 @@ def check_memory(
     found, here, there = [], would_compile(config, True), would_compile(config, False)
     for method in ("qlora", "galore"):
         name, (verdict, remedy) = f"{LABELS[method]} memory", memory_verdict(config, method, dtype, gib, here)
-        if gib is not None: found.append(finding(name, f"{needs(config, method, dtype, here)}; {verdict}", remedy)); continue
+        if gib is not None:
+            found.append(finding(name, f"{needs(config, method, dtype, here)}; {verdict}", remedy))
+            continue
         on_t4, why = memory_verdict(config, method, "float32", T4_GIB, there)
-        found += [finding(name, verdict, remedy), finding("  on a GPU with bf16", needs(config, method, "bfloat16", there)),
+        found += [finding(name, verdict, remedy),
+                  finding("  on a GPU with bf16", needs(config, method, "bfloat16", there)),
                   finding("  on a T4, in fp32", f"{needs(config, method, 'float32', there)}; {why or on_t4}")]
     return found
 
