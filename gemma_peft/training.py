@@ -715,7 +715,8 @@ def check_prediction(ledger, measured_gib: float) -> dict:
     from gemma_peft import memory
     if ledger is None: return {}
     memory.check_measured(ledger, measured_gib)
-    return dict(predicted_peak_gib=round(ledger.peak_gib, 4), predicted_static_gib=round(ledger.static_gib, 4))
+    return dict(predicted_peak_gib=round(ledger.peak_gib, 4), predicted_static_gib=round(ledger.static_gib, 4),
+                predicted_reserved_gib=round(ledger.reserved_gib, 4))
 
 # %% ../nbs/03_training.ipynb #c61c3b13
 def _can_fit(run, arm, mode, compiled) -> bool:
@@ -816,10 +817,13 @@ DEFINITIONS = dict(
     gpu="the GPU that trained, one where several are visible; null without one",
     gpu_shared=f"other processes held more than {SHARED_GIB} GiB of the GPU when training began or ended, so that its seconds count their work too; null without a GPU",
     tokens_per_second="non-padding tokens a second of train_seconds",
+    kernels_reason="why GaLore's kernels could not be used on this GPU, which makes steps slower; null where "
+                   "they could, or would not serve",
     recorded_share="share of the packs that were replays of a recorded pass; 0 without a GPU",
     unrecorded_reason="why packs ran unrecorded; null where nothing stood in the way",
     predicted_peak_gib="what the memory ledger predicts for the peak on a GPU, of tensors alone",
     predicted_static_gib="the part of it that is there at every moment of training",
+    predicted_reserved_gib="what PyTorch's allocator is predicted to take of the GPU; training.mode=auto goes by it",
     final_train_loss="mean loss per trained token over the last logging interval, in nats",
     validation_loss="mean loss per trained token of the validation slice after training, in nats")
 
