@@ -11,7 +11,7 @@ __all__ = ['T4_GIB', 'app', 'Profile', 'Overrides', 'Unset', 'Named', 'parse_val
            'progress_lines', 'notebooks_folder', 'page', 'has_page', 'missing_stages', 'forget', 'sweep_leftovers',
            'StageFailed', 'run_stage', 'run_pipeline', 'screen', 'wrapped', 'wrapped_lines', 'aligned', 'read_table',
            'summary', 'alive', 'stage_row', 'stage_rows', 'known_runs', 'some_runs', 'find_run', 'run_to_sweep',
-           'finding', 'gpu_words', 'check_machine', 'needs', 'memory_verdict', 'check_memory', 'gpu_gib',
+           'finding', 'gpu_words', 'check_machine', 'would_compile', 'needs', 'memory_verdict', 'check_memory',
            'check_packages', 'check_disk', 'check_model', 'check_records', 'ask_hub', 'hub_names', 'check_hub',
            'hub_answer', 'examine', 'finding_lines', 'top', 'take_up', 'run_command', 'status_command',
            'compare_command', 'doctor_command', 'settings_command', 'site_command', 'bench_command', 'sweep_command',
@@ -782,45 +782,55 @@ def check_machine(config) -> list[dict]:
 # %% ../nbs/09_cli.ipynb #581ffc86
 T4_GIB = 14.6      # that PyTorch sees of its 15
 
-def needs(config, method: str, dtype: str) -> str:
-    "Predicted GiB of a method in the modes it can take."
-    from gemma_peft.memory import ledger
-    modes = ("plain",) if method == "galore" and config.galore.train_embeddings else ("fast", "frugal", "plain")
-    return ", ".join(f"{mode} {ledger(config, method, mode, dtype).peak_gib:.1f}" for mode in modes) + " GiB"
+def would_compile(config, here: bool) -> bool:   # here: on this machine; otherwise on a GPU that can
+    "Whether layers would be compiled, by the records that are asked for."
+    from gemma_peft.training import choose_compile, optimiser_steps
+    t, rows = config.training, sum(getattr(config.data, s).train for s in SOURCES)
+    steps = optimiser_steps(rows, t.epochs, t.micro_batch_size, t.gradient_accumulation_steps)
+    return choose_compile(t.compile, steps, None if here else (True, ""))[0]
 
-def memory_verdict(config, method: str, dtype: str, gib: float | None) -> tuple[str, str]:
+def needs(config, method: str, dtype: str, compiled: bool) -> str:
+    "Predicted GiB that a method reserves, in the modes it can take."
+    from gemma_peft.memory import ledger
+    from gemma_peft.training import only_plain
+    modes = ("plain",) if only_plain(config, method) else ("fast", "frugal", "plain")
+    gib = {mode: ledger(config, method, mode, dtype, compiled).reserved_gib for mode in modes}
+    return ", ".join(f"{mode} {n:.1f}" for mode, n in gib.items()) + " GiB"
+
+def memory_verdict(config, method: str, dtype: str, gib: float | None, compiled: bool) -> tuple[str, str]:
     "The mode a run would take and why, and the remedy where it does not fit."
-    from gemma_peft.memory import SHARE, choose_mode, ledger, remedies
-    try: mode, why = (config.training.mode, "asked for") if config.training.mode != "auto" else choose_mode(config, method, dtype, gib)
-    except GemmaPeftError as e: return "does not fit", str(e)
-    need = ledger(config, method, mode, dtype).peak_gib
-    fits = gib is None or need <= SHARE * gib
-    return f"{config.training.mode} takes {mode}: {why}" if config.training.mode == "auto" else f"{mode} is asked for", "" if fits else (
-        f"{mode} needs {need:.1f} GiB, {SHARE:.0%} of this GPU is {SHARE * gib:.1f}. Remedies: `--set training.mode=auto`, {', '.join(remedies(config, method))}")
+    from gemma_peft.memory import SHARE, ledger, remedies
+    from gemma_peft.training import mode_for
+    try: mode, why = mode_for(config, method, dtype, gib, compiled)
+    except GemmaPeftError as e: return "cannot train as it is set", str(e)
+    if config.training.mode == "auto": return f"auto takes {mode}: {why}", ""
+    need, verdict = ledger(config, method, mode, dtype, compiled).reserved_gib, f"{mode} is asked for"
+    if gib is None or need <= SHARE * gib: return verdict, ""
+    limit = f"{SHARE:.0%} of the {gib:.1f} GiB at hand on this GPU is {SHARE * gib:.1f}"
+    return verdict, (f"{mode} reserves {need:.1f} GiB, {limit}. "
+                     f"Remedies: `--set training.mode=auto`, {', '.join(remedies(config, method))}")
 
 # %% ../nbs/09_cli.ipynb #f9667f28
 def check_memory(
     config,
     dtype: str,            # computed in
-    gib: float | None,     # memory of the GPU; None: there is none
+    gib: float | None,     # of the GPU, as `training.gpu_gib` has it; None: there is none
 ) -> list[dict]:
-    "What each method needs in each mode, whether it fits, and what `training.mode` takes."
+    "What each method reserves in each mode, whether it fits, and what `training.mode` takes."
     from gemma_peft.memory import model_shape
     try: model_shape(config.model.id, config.tiny, config.model.revision)
     except GemmaPeftError as e: return [finding("memory", str(e))]
-    found = []
+    found, here, there = [], would_compile(config, True), would_compile(config, False)
     for method in ("qlora", "galore"):
-        name, (verdict, remedy) = f"{LABELS[method]} memory", memory_verdict(config, method, dtype, gib)
-        if gib is not None: found.append(finding(name, f"{needs(config, method, dtype)}; {verdict}", remedy)); continue
-        on_t4, why = memory_verdict(config, method, "float32", T4_GIB)
-        found += [finding(name, verdict), finding("  on a GPU with bf16", needs(config, method, "bfloat16")),
-                  finding("  on a T4, in fp32", f"{needs(config, method, 'float32')}; {why or on_t4}")]
+        name, (verdict, remedy) = f"{LABELS[method]} memory", memory_verdict(config, method, dtype, gib, here)
+        if gib is not None:
+            found.append(finding(name, f"{needs(config, method, dtype, here)}; {verdict}", remedy))
+            continue
+        on_t4, why = memory_verdict(config, method, "float32", T4_GIB, there)
+        found += [finding(name, verdict, remedy),
+                  finding("  on a GPU with bf16", needs(config, method, "bfloat16", there)),
+                  finding("  on a T4, in fp32", f"{needs(config, method, 'float32', there)}; {why or on_t4}")]
     return found
-
-def gpu_gib() -> float | None:
-    "Memory of the GPU that PyTorch sees."
-    import torch
-    return torch.cuda.mem_get_info()[1] / 2**30 if torch.cuda.is_available() else None
 
 # %% ../nbs/09_cli.ipynb #027032de
 def check_packages() -> list[dict]:
@@ -916,11 +926,12 @@ def hub_answer(
 # %% ../nbs/09_cli.ipynb #c805ae60
 def examine(config) -> list[dict]:
     "All that `gemma-peft doctor` looks at."
+    from gemma_peft import training
     machine, hub = check_machine(config), check_hub(config)
     dtype = next(f for f in machine if f["what"] == "precision")["found"].split(":")[0]
     about = [f for f in hub if f["what"] in (config.model.id, "hub")]
     closed = any(f["remedy"] or "not asked" in f["found"] for f in about)
-    return (machine + check_memory(config, dtype, gpu_gib()) + check_packages()
+    return (machine + check_memory(config, dtype, training.gpu_gib()) + check_packages()
             + check_model(config, not closed) + check_records(config)
             + check_disk(2 if config.model.id == "tiny" else 25) + hub)
 

@@ -96,8 +96,8 @@ class ModelConfig:
 @dataclass
 class SourceConfig:
     "One data set: where it is and how many records each slice takes."
-    path: str = setting("", "hub id, local file or folder (JSON, JSONL, JSONL.gz, Parquet); "
-                            "'synthetic' makes records", path=True)
+    path: str = setting("", "hub id, local file or folder (JSON, JSONL, CSV, TSV, each also as .gz, Parquet, "
+                            "Arrow, or what save_to_disk writes); 'synthetic' makes records", path=True)
     revision: str = setting("main", "branch, tag or commit of a hub data set")
     config: str = setting("", "configuration of a hub data set that has several; empty takes its only one")
     train: int = setting(5000, "training records", low=1)
@@ -367,7 +367,7 @@ def from_here(path) -> str:
 
 # %% ../nbs/00_core.ipynb #c0de0004
 OWN_WORDS = ("tiny", "synthetic")     # built within the run
-SUFFIXES = (".json", ".jsonl", ".gz", ".parquet", ".txt", ".csv", ".arrow")
+SUFFIXES = (".json", ".jsonl", ".gz", ".parquet", ".txt", ".csv", ".tsv", ".arrow")
 
 def local_path(
     text: str,                  # a setting: a path, a name on the hub, or a word of our own
@@ -842,7 +842,8 @@ def remedy(self,
     "The command, in quotes, that makes a stage's outputs anew on this run."
     above, kind = self.path.parent.parent, self.path.parent.name
     if kind in ("seeds", "ladder", "leave_one_out") and (above / "run.json").exists():
-        return f"`gemma-peft controls {_typed(above)} --only {shlex.quote(f'{kind}/{self.path.name}')}`"
+        jobs = f"{kind}/{self.path.name}" + "/*" * (kind != "ladder")        # a job for each arm
+        return f"`gemma-peft controls {_typed(above)} --only {shlex.quote(jobs)}`"
     wanted, due = set(), stage.split(",")
     while due:
         wanted.add(name := due.pop())

@@ -20,6 +20,7 @@ from .core import (COLOURS, LABELS, LADDER, SOURCES, GemmaPeftError, MemoryMeter
 from .data import load_tokenizer
 from .metrics import answer_statistics, group_figures, rouge_l_each
 from .statistics import add_intervals
+from .steps import say_once
 from .training import free_memory, load_model, reference_loss
 
 # %% ../nbs/06_eval.ipynb #dc62baf0
@@ -155,6 +156,7 @@ def make_decoder(
     tokenizer,               # knows the stop and pad tokens
     max_new_tokens: int,     # tokens an answer may have, its stop token included
     decoder: str = "auto",   # one of DECODERS; auto is static on a GPU, and generate elsewhere
+    warn=say_once,           # called with a sentence where steps cannot be recorded
 ):                           # generation.GreedyDecoder, or None where the model's own `generate` is to be used
     "What decodes the answers of `model`. Raises GemmaPeftError for an unknown name."
     if decoder not in DECODERS: raise GemmaPeftError(f"decoder {decoder!r} must be one of {', '.join(DECODERS)}: `--set eval.decoder=auto`")
@@ -162,7 +164,7 @@ def make_decoder(
     from transformers import Gemma3ForCausalLM, Gemma3ForConditionalGeneration
     from gemma_peft.generation import GreedyDecoder, bare
     if not isinstance(bare(model), (Gemma3ForCausalLM, Gemma3ForConditionalGeneration)): return None
-    return GreedyDecoder(model, max_new_tokens, stop_token_ids(tokenizer), tokenizer.pad_token_id)
+    return GreedyDecoder(model, max_new_tokens, stop_token_ids(tokenizer), tokenizer.pad_token_id, warn=warn)
 
 # %% ../nbs/06_eval.ipynb #c43f5098
 def answer_batch(
@@ -186,7 +188,7 @@ def answer_batch(
 # %% ../nbs/06_eval.ipynb #4c8e6286
 def read_parts(
     folder: Path | None,  # where finished batches lie
-) -> list[dict]:          # start, batch_size, seconds, answers; in order, up to the first gap
+) -> list[dict]:          # start, batch_size, seconds, unrecorded_reason, answers; in order, up to the first gap
     "The finished batches of an evaluation."
     found = []
     for path in sorted(Path(folder).glob("batch-*.json")) if folder else []:
@@ -239,18 +241,21 @@ def generate_answers(
     on_progress=None,             # called with (answers done, of so many)
     parts: Path | None = None,    # folder of finished batches; what it holds is not generated again
     decoder: str = "auto",        # one of DECODERS
+    warn=say_once,                # as in `make_decoder`
 ) -> list[dict]:                  # prediction, new_tokens, stopped; in the order of `rows`
     "Greedy answers to all prompts, longest prompt first. Running out of GPU memory halves the batch."
     order = sorted(range(len(rows)), key=lambda i: -rows[i]["prompt_length"])
     finished = read_parts(parts)
     answers, batch_size = [a for p in finished for a in p["answers"]], min([batch_size, *(p["batch_size"] for p in finished)])
     if on_progress: on_progress(len(answers), len(rows))
-    decode = make_decoder(model, tokenizer, max_new_tokens, decoder)
+    decode = make_decoder(model, tokenizer, max_new_tokens, decoder, warn)
     while (done := len(answers)) < len(rows):
         started = time.perf_counter()
         new = _answers_or_none(model, tokenizer, [rows[i] for i in order[done:done + batch_size]], max_new_tokens, decode)
         if new is None: batch_size = _halved(batch_size); continue
-        if parts: _write_part(parts, dict(start=done, batch_size=batch_size, seconds=time.perf_counter() - started, answers=new))
+        seconds, unrecorded = time.perf_counter() - started, decode.failed if decode else None
+        if parts: _write_part(parts, dict(start=done, batch_size=batch_size, seconds=seconds,
+                                          unrecorded_reason=unrecorded, answers=new))
         answers += new
         if on_progress: on_progress(len(answers), len(rows))
     return [a for _, a in sorted(zip(order, answers), key=lambda pair: pair[0])]
@@ -340,6 +345,8 @@ DEFINITIONS = dict(
     cut_share="share of answers that reached the limit of new tokens without ending", empty_share="share of answers without text",
     new_tokens_mean="generated tokens an answer, without stop token and padding", non_ascii_share="share of references with a letter outside a to z",
     answered_at_once="prompts in the smallest batch; fewer than eval.batch_size where GPU memory was full",
+    unrecorded_reason="why steps of our own decoder ran unrecorded, in some batch, which is slower; null where "
+                      "none did, and where the model's own `generate` answered",
     generate_seconds="time in generation alone, batches of a killed evaluation included", new_tokens_per_second="all new tokens / generate_seconds",
     evaluation_peak_memory_gib="peak while answering and scoring, model included: allocated on a GPU, resident set without one",
     batch_noise="the same model and prompts in another batch: share of unchanged answers, and what the change does to both scores")
@@ -367,20 +374,23 @@ def evaluate_model(
     limit = e.max_new_tokens
     parts = parts_folder(run, name, rows)
     with MemoryMeter() as meter:
-        answers = generate_answers(model, tokenizer, rows, limit, e.batch_size, answer_progress(run, name, step, steps), parts, e.decoder)
+        answers = generate_answers(model, tokenizer, rows, limit, e.batch_size,
+                                   answer_progress(run, name, step, steps), parts, e.decoder, run.warn)
         losses = _losses(model, rows, tokenizer.pad_token_id, parts)
     if name == "base": extra["batch_noise"] = batch_noise(model, tokenizer, rows, answers, limit, decoder=e.decoder)
     kept = [_prediction(*found) for found in zip(rows, answers, losses)]
     run.write_jsonl(f"results/predictions/{name}.jsonl", kept)
     done = read_parts(parts)
     seconds, smallest = sum(p["seconds"] for p in done), min(p["batch_size"] for p in done)
+    reasons = [p.get("unrecorded_reason") for p in done]
     if smallest < e.batch_size:
         run.warn(f"GPU memory was too small for {e.batch_size} prompts at once: {name} answered {smallest} "
                  f"at a time")
     results = dict(
         model=name, **score(kept, losses), bleu4_signature=bleu4_signature(), max_new_tokens=limit, generate_seconds=round(seconds, 2),
         new_tokens_per_second=round(sum(a["new_tokens"] for a in answers) / seconds, 1), evaluation_peak_memory_gib=round(meter.peak_gib, 4),
-        answered_at_once=smallest, **extra, definitions=DEFINITIONS, **provenance())
+        answered_at_once=smallest, unrecorded_reason=next(filter(None, reasons), None),
+        **extra, definitions=DEFINITIONS, **provenance())
     run.write_json(results_file(name), results)
     return results
 

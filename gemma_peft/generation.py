@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from .base import decoder, output_head, text_config
 from .packing import bare
-from .steps import out_of_memory, say_once, why_unrecorded
+from .steps import no_gpu, out_of_memory, say_once, why_unrecorded
 
 # %% ../nbs/05b_generation.ipynb #d6e4601f
 class FixedCache:
@@ -230,7 +230,8 @@ class GreedyDecoder(KeptDecoder):
         self.graph, self.recordings, self.recording_seconds, self.warn = graph, 0, 0., warn
         self.failed: str | None = None      # why steps run unrecorded
         if graph and self.model.device.type != "cuda":
-            self.graph = False; say_once("no CUDA: decoding steps run without being recorded")
+            self.graph, self.failed = False, no_gpu()
+            say_once(f"{no_gpu()}: decoding steps run unrecorded")
 
     def record(self, decoder: Decoder):
         "Record a decoder's step, and count the seconds; the first failure ends all trying, but for torch.OutOfMemoryError."

@@ -131,7 +131,7 @@ def answer_seen(
     "Answer training prompts like test prompts, keep the answers, and score them."
     e, tokenizer = run.config.eval, load_tokenizer(run)
     losses = reference_loss(model, rows, tokenizer.pad_token_id)
-    answers = generate_answers(model, tokenizer, rows, e.max_new_tokens, e.batch_size, decoder=e.decoder)
+    answers = generate_answers(model, tokenizer, rows, e.max_new_tokens, e.batch_size, decoder=e.decoder, warn=run.warn)
     kept = [{k: r[k] for k in ("prompt_id", "source", "prompt", "reference")} | a | dict(reference_nll=round(l[0], 6), reference_tokens=l[1]) for r, a, l in zip(rows, answers, losses)]
     run.write_jsonl(SEEN(name), kept)
     found = score(kept, losses)["overall"]

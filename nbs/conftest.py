@@ -4,7 +4,7 @@ Every code cell that asserts is one test. The other cells run before it, in orde
 IPython shell, as they do in Jupyter. Cells with a directive of settings.ini's `tst_flags` (`#| slow`), or `#| eval: false`, are left out
 unless asked for (`--run-slow`); where they assert, they show as skipped. Notebooks run in nbs/, and their runs go to a temporary folder.
 """
-import ast, gc, json, linecache, os, sys, traceback
+import ast, gc, json, linecache, os, sys, tempfile, traceback
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))              # what is tested is this checkout
+# hypothesis would keep a `.hypothesis` where pytest was started; the processes that tests start inherit this
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "gemma_peft_hypothesis"))
 
 def tst_flags() -> list[str]:
     "The flags that keep a cell out of the tests, from settings.ini."

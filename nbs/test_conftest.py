@@ -1,8 +1,9 @@
 "The tests of conftest.py: toy notebooks go through pytest in a folder of their own."
-import json, re, shutil, subprocess, sys
+import json, os, re, shutil, subprocess, sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+BARE = {k: v for k, v in os.environ.items() if k != "HYPOTHESIS_STORAGE_DIRECTORY"}      # what a person's shell has, without what conftest.py set
 
 def collect(folder: Path, cells: list, *options) -> tuple[int, str]:
     "Exit code and output of pytest on a notebook made of `cells` (code; text that begins with '# ' is a heading)."
@@ -12,7 +13,7 @@ def collect(folder: Path, cells: list, *options) -> tuple[int, str]:
     kind = lambda source: dict(cell_type="markdown", metadata={}) if source.startswith("# ") else dict(cell_type="code", metadata={}, outputs=[], execution_count=None)
     nb = dict(cells=[kind(c) | dict(source=c.splitlines(keepends=True)) for c in cells], metadata={}, nbformat=4, nbformat_minor=5)
     (folder / "nbs/toy.ipynb").write_text(json.dumps(nb))
-    done = subprocess.run([sys.executable, "-m", "pytest", "nbs", "-rs", "-p", "no:cacheprovider", *options], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "pytest", "nbs", "-rs", "-p", "no:cacheprovider", *options], cwd=folder, env=BARE, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
 def counts(output: str) -> dict:
@@ -68,5 +69,14 @@ from hypothesis.configuration import set_hypothesis_home_dir
 SET
 given(strategies.text())(lambda text: None)()"""
     for line, left in (("set_hypothesis_home_dir(tempfile.mkdtemp())", []), ("", [".hypothesis"])):       # the second shows that the line is needed
-        subprocess.run([sys.executable, "-c", code.replace("SET", line)], cwd=tmp_path, check=True)
+        subprocess.run([sys.executable, "-c", code.replace("SET", line)], cwd=tmp_path, env=BARE, check=True)
         assert [p.name for p in tmp_path.iterdir()] == left
+
+def test_tests_leave_nothing_beside_them(tmp_path):
+    "Also where a test forgets to say where hypothesis may write, in pytest or in a process it starts."
+    draw = "from hypothesis import given, strategies\nseen = []\ngiven(strategies.text())(lambda text: seen.append(text))()\nassert seen"
+    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {draw!r}], check=True)\nassert True"
+    code, out = collect(tmp_path, [draw, child])
+    assert code == 0 and counts(out) == dict(passed=2), out
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if "__pycache__" not in p.parts}
+    assert left == {"nbs", "nbs/conftest.py", "nbs/toy.ipynb", "settings.ini"}
