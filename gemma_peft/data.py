@@ -573,13 +573,18 @@ def _remedy(stream: Stream, asked: dict, got: dict) -> str:
     return (f"One of them ({example[0]}): {record}. Expected: {json.dumps(EXPECTED[s])}. "
             f"Give such records: `--set data.{s}.path=...`")
 
-def _shown(value, depth: int = 0):
+def _shown(
+    value,               # what a record holds
+    letters: int = 80,   # a longer text is cut
+    items: int = 3,      # a longer list is cut
+    depth: int = 0,      # how deep in the record it lies
+):
     "A record fit to look at: long texts and lists are cut."
+    def inside(part): return _shown(part, letters, items, depth + 1)
     if isinstance(value, (dict, list)) and depth > 5: return "…"
-    if isinstance(value, dict): value = dict(itertools.islice(value.items(), 8))
-    if isinstance(value, dict): return {_shown(str(k)): _shown(v, depth + 1) for k, v in value.items()}
-    if isinstance(value, list): return [_shown(v, depth + 1) for v in value[:3]]
-    return _plain(value[:80] + "…" if isinstance(value, str) and len(value) > 80 else value)
+    if isinstance(value, dict): return {inside(str(k)): inside(v) for k, v in list(value.items())[:8]}
+    if isinstance(value, list): return [inside(v) for v in value[:items]] + ["…"] * (len(value) > items)
+    return _plain(value[:letters] + "…" if isinstance(value, str) and len(value) > letters else value)
 
 # %% ../nbs/01_data.ipynb #a109ad44
 def _shortage(asked: dict, chosen: dict, streams: dict) -> str:
