@@ -13,8 +13,8 @@ __all__ = ['TOWER', 'TOKENS', 'TURNS', 'SMALL_FILES', 'WEIGHTS', 'AGAIN', 'KINDS
 import json, logging, re, shutil, warnings
 from pathlib import Path
 
-from .core import SOURCES, ConfigError, GemmaPeftError, Run, flatten, hub_token, is_local, local_path
-from .core import package_versions
+from .core import SOURCES, ConfigError, GemmaPeftError, Run, flatten, hub_token, in_short
+from .core import is_local, local_path, package_versions
 from .tiny import GEMMA_CHAT_TEMPLATE, toy_gemma
 
 # %% ../nbs/00b_base.ipynb #4a88f66f
@@ -33,12 +33,12 @@ TOWER = ("vision_tower.", "multi_modal_projector.")     # parts of a multimodal 
 def _misfit(name: str, info: dict) -> str:
     "What does not fit between files and configuration, as a sentence; empty where all does."
     missing = sorted(info["missing_keys"])
-    extra = sorted(k for k in info["unexpected_keys"] if not any(part in k for part in TOWER))
+    extra = sorted(k for k in info["unexpected_keys"] if not any(tower in k for tower in TOWER))
     other = sorted(k if isinstance(k, str) else k[0] for k in info["mismatched_keys"])
     kinds = {"missing, so they would be random": missing, "not the model's": extra, "of another shape": other}
-    told = [f"{what}: {_first(keys)} ({len(keys)} in all)" for what, keys in kinds.items() if keys]
-    if not told: return ""
-    return f"{name}: its weights do not fit its configuration: {'; '.join(told)}. {_cause(missing, extra)}"
+    parts = [f"{what}: {_first(keys)} ({len(keys)} in all)" for what, keys in kinds.items() if keys]
+    if not parts: return ""
+    return f"{name}: its weights do not fit its configuration: {'; '.join(parts)}. {_cause(missing, extra)}"
 
 def _first(names: list[str], count: int = 2) -> str:
     "The first names of a list."
@@ -73,19 +73,19 @@ def load_checked(
 # %% ../nbs/00b_base.ipynb #f36cf078
 def load_adapter(
     model,         # the base it was trained on
-    folder,        # of the adapter
+    folder,        # the adapter's
 ):                 # a peft.PeftModel, in evaluation mode
     "The adapter in `folder` on `model`. Raises GemmaPeftError where its file lacks matrices or has others."
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Found missing adapter keys")       # an error, below
-        found = PeftModel.from_pretrained(model, str(folder)).eval()
-    due = set(get_peft_model_state_dict(found, save_embedding_layers=False))
+        adapted = PeftModel.from_pretrained(model, str(folder)).eval()
+    due = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     with safe_open(Path(folder) / "adapter_model.safetensors", "pt") as file: there = set(file.keys())
     info = dict(missing_keys=due - there, unexpected_keys=there - due, mismatched_keys=())
     if problem := _misfit(str(folder), info): raise GemmaPeftError(problem)
-    return found
+    return adapted
 
 # %% ../nbs/00b_base.ipynb #b8c17308
 def _bare(model):
@@ -104,7 +104,7 @@ def output_head(model):
     return _bare(model).lm_head
 
 def text_config(
-    config,    # of a model, or the contents of its config.json
+    config,    # a model's configuration, or the contents of its config.json
 ):
     "The part of a configuration that describes the text decoder."
     if isinstance(config, dict): return config.get("text_config", config)
@@ -153,15 +153,15 @@ def complete_tokenizer(
     tokenizer,      # changed in place
 ) -> list[str]:     # what was filled in, as sentences
     "Give a tokenizer of Gemma 3's what it lacks: the chat template and the names of its own tokens."
-    told, vocabulary = [], tokenizer.get_vocab()
+    filled, vocabulary = [], tokenizer.get_vocab()
     for role, token in TOKENS.items():
         if getattr(tokenizer, role) is None and token in vocabulary:
             setattr(tokenizer, role, token)
-            told.append(f"the base's tokenizer names no {role}; its own {token} is taken")
+            filled.append(f"the base's tokenizer names no {role}; its own {token} is taken")
     if not tokenizer.chat_template and all(t in vocabulary for t in TURNS):
         tokenizer.chat_template = GEMMA_CHAT_TEMPLATE
-        told.append("the base has no chat template; Gemma 3's own is taken, and saved with what is trained")
-    return told
+        filled.append("the base has no chat template; Gemma 3's own is taken, and saved with what is trained")
+    return filled
 
 def _foreign(tokenizer) -> str:
     "Why this is no tokenizer of Gemma 3's; empty if it is one."
@@ -212,13 +212,13 @@ def _due_size(path: Path) -> int:
 
 def _cut(folder: Path) -> list[str]:
     "Weight files that end too early, or are something else."
-    told = []
+    problems = []
     for path in (folder / n for n in _weight_files(folder) if n.endswith(".safetensors")):
         try: due, size = _due_size(path), path.stat().st_size
         except (ValueError, KeyError, TypeError, AttributeError): due, size = -1, 0
-        if due < 0: told.append(f"{path.name} is no safetensors file; {AGAIN}")
-        elif size < due: told.append(f"{path.name} is cut, {size:,} of {due:,} bytes are there; {AGAIN}")
-    return told
+        if due < 0: problems.append(f"{path.name} is no safetensors file; {AGAIN}")
+        elif size < due: problems.append(f"{path.name} is cut, {size:,} of {due:,} bytes are there; {AGAIN}")
+    return problems
 
 # %% ../nbs/00b_base.ipynb #933150ef
 KINDS = ("gemma3", "gemma3_text")        # model_type of a multimodal Gemma 3, and of one for text alone
@@ -244,30 +244,26 @@ def _tokenizer(tokenizer, config: dict) -> list[str]:
             "or take the tokenizer that it was trained with"]
 
 # %% ../nbs/00b_base.ipynb #134f6a4c
-def _short(error: Exception) -> str:
-    "An error's kind and the beginning of what it says."
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
 def _matched(folder: Path) -> list[str]:
     "What does not fit between names and shapes of the weights and the configuration."
     from transformers import AutoModelForCausalLM
     try: load_checked(AutoModelForCausalLM, str(folder), device_map="meta")
     except GemmaPeftError as e: return [str(e).removeprefix(f"{folder}: ")]
-    except Exception as e: return [f"its weights cannot be read ({_short(e)}); {AGAIN}"]
+    except Exception as e: return [f"its weights cannot be read ({in_short(e)}); {AGAIN}"]
     return []
 
 def _tokenizer_of(folder: Path, config: dict) -> list[str]:
     "What is wrong with the tokenizer in a folder."
     from transformers import AutoTokenizer
     try: tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except Exception as e: return [f"its tokenizer cannot be read ({_short(e)}); {AGAIN}"]
+    except Exception as e: return [f"its tokenizer cannot be read ({in_short(e)}); {AGAIN}"]
     return _tokenizer(tokenizer, config)
 
 # %% ../nbs/00b_base.ipynb #3c812a33
 def base_folder(
     model_id: str,            # a folder, or a hub id
     revision: str = "main",   # branch, tag or commit of a hub model
-) -> Path:                    # of a hub model: its small files, in the hub's cache
+) -> Path:                    # for a hub model, its small files in the hub's cache
     "Where a base model's small files are: configuration, tokenizer, processor. Raises what the hub raises."
     if is_local(model_id): return local_path(model_id)
     from huggingface_hub import snapshot_download
@@ -277,14 +273,14 @@ def base_folder(
     return Path(snapshot_download(model_id, revision=revision, token=hub_token(), allow_patterns=small))
 
 def _hub_remedy(text: str, name: str) -> str:
-    "What mends a model that could not be had, by what the hub said."
-    said, local = text.lower(), "give a local folder: `--set model.id=/path/to/model`"
-    if any(w in said for w in ("gated", "401", "403")):
+    "What mends a model that could not be had, by what the hub lower."
+    lower, local = text.lower(), "give a local folder: `--set model.id=/path/to/model`"
+    if any(w in lower for w in ("gated", "401", "403")):
         page = f"https://huggingface.co/{name}"
         return f"Accept its terms at {page}, then `hf auth login` or `export HF_TOKEN=...`"
-    if any(w in said for w in ("no space left", "permission denied", "read-only")):
+    if any(w in lower for w in ("no space left", "permission denied", "read-only")):
         return "Make room in the hub's cache, or let it be written: `export HF_HOME=/another/folder`"
-    if any(w in said for w in ("connect", "offline", "timed out")): return f"Go online, or {local}"
+    if any(w in lower for w in ("connect", "offline", "timed out")): return f"Go online, or {local}"
     return f"Check the id, such as google/gemma-3-1b-it, or {local}"
 
 # %% ../nbs/00b_base.ipynb #11e4135a
@@ -307,7 +303,7 @@ def inspect_base(
     quiet()
     try: folder = base_folder(model_id, revision)
     except Exception as e:
-        return [f"it is out of reach ({_public(_short(e))}). {_hub_remedy(str(e), model_id)}"]
+        return [f"it is out of reach ({_public(in_short(e))}). {_hub_remedy(str(e), model_id)}"]
     problems, config = _read_configuration(folder)
     if problems: return problems
     local = is_local(model_id)
@@ -330,11 +326,12 @@ def _few_bits(run: Run, name: str) -> list[str]:
     "What keeps a base's embedding from fewer bits, where the run asks for that."
     if run.config.qlora.embedding_bits == 16: return []
     _, config = _read_configuration(base_folder(name, run.revision()))
-    width, told = text_config(config).get("hidden_size", 64), []
-    if not config.get("tie_word_embeddings", True): told.append("its head is not tied to its embedding")
-    if width % 64: told.append(f"its width of {width} is no multiple of 64, the numbers that share a scale")
-    asked = f"so qlora.embedding_bits = {run.config.qlora.embedding_bits} does not work"
-    return [f"{t}, {asked}; use `--set qlora.embedding_bits=16`" for t in told]
+    width, problems = text_config(config).get("hidden_size", 64), []
+    if not config.get("tie_word_embeddings", True): problems.append("its head is not tied to its embedding")
+    if width % 64:
+        problems.append(f"its width of {width} is no multiple of 64, the numbers that share a scale")
+    few = f"so qlora.embedding_bits = {run.config.qlora.embedding_bits} does not work"
+    return [f"{problem}, {few}; use `--set qlora.embedding_bits=16`" for problem in problems]
 
 # %% ../nbs/00b_base.ipynb #e0cc0353
 def load_from_model(
@@ -348,8 +345,8 @@ def load_from_model(
     except (GemmaPeftError, ImportError, RuntimeError): raise      # a full GPU is for the trainer to mend
     except Exception as e: error = e
     if is_local(name) and (problems := check_base(run)): raise ConfigError(problems)
-    told = f"model.id = {run.config.model.id!r} cannot be loaded ({_public(_short(error))})"
-    raise GemmaPeftError(f"{told}. {_hub_remedy(str(error), name)}")
+    failure = f"model.id = {run.config.model.id!r} cannot be loaded ({_public(in_short(error))})"
+    raise GemmaPeftError(f"{failure}. {_hub_remedy(str(error), name)}")
 
 # %% ../nbs/00b_base.ipynb #44347bca
 def load_tokenizer(run: Run):
@@ -470,7 +467,7 @@ def model_card(
     run: Run,
     method: str,        # a key of MADE, or a row's name
     adapter: bool,      # the weights are an adapter's
-    metrics: dict,      # of the training; what MEASURED names is shown
+    metrics: dict,      # the training's figures; those that MEASURED names are shown
 ) -> str:
     "README.md of a trained model: what it is, its base, its data, how it was trained and how it is loaded."
     (kind, what, sections), (name, on_hub) = MADE.get(method, OTHER), _origin(run.config.model.id)
@@ -489,9 +486,9 @@ def model_card(
 # %% ../nbs/00b_base.ipynb #94806f10
 def save_base_files(
     run: Run,
-    folder: Path,               # holds a saved model or adapter, and its tokenizer
-    method: str = "",           # a key of MADE; empty writes no card
-    metrics: dict | None = None,   # of the training, for the card
+    folder: Path,                  # holds a saved model or adapter, and its tokenizer
+    method: str = "",              # a key of MADE, or a row's name; empty writes no card
+    metrics: dict | None = None,   # the training's figures, for the card
 ):
     "Complete a trained model's folder: small files and configuration of the base, a card, no path."
     folder = Path(folder)
@@ -502,6 +499,7 @@ def save_base_files(
         (folder / "README.md").write_text(model_card(run, method, adapter, metrics or {}), encoding="utf-8")
     try: base = base_folder(run.model_dir(), run.revision())
     except Exception as e:                                  # hours of training are not lost for a network
-        return run.warn(f"the base's small files are out of reach ({_public(_short(e))}); saved without them")
+        error = _public(in_short(e))
+        return run.warn(f"the base's small files are out of reach ({error}); saved without them")
     _copy_small_files(base, folder)
     if not adapter: _base_configuration(base, folder)

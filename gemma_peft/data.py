@@ -113,18 +113,18 @@ def _alternating(turns: list[tuple]) -> list[dict]:
     return [dict(role=role, content=_text(content, empty[role])) for role, content in turns]
 
 # %% ../nbs/01_data.ipynb #09872cbc
-def _with_system(said: list, messages: list[dict]) -> list[dict]:
-    "The turns, with what the system said in front of the first."
-    texts = [_text(content, "") for content in said if not _nothing(content)]
+def _with_system(system: list, messages: list[dict]) -> list[dict]:
+    "The turns, with the texts of `system` in front of the first."
+    texts = [_text(content, "") for content in system if not _nothing(content)]
     messages[0]["content"] = "\n\n".join([*texts, messages[0]["content"]])
     return messages
 
 def _tulu(record: dict) -> list[dict]:
     "messages -> turns, with the system message in front of the first user message."
     turns = _turns(record)
-    said = [content for _, content in itertools.takewhile(lambda turn: turn[0] == "system", turns)]
-    if "system" in dict(turns[len(said):]): raise Rejected("system message inside the conversation")
-    return _with_system(said, _alternating(turns[len(said):]))
+    system = [content for _, content in itertools.takewhile(lambda turn: turn[0] == "system", turns)]
+    if "system" in dict(turns[len(system):]): raise Rejected("system message inside the conversation")
+    return _with_system(system, _alternating(turns[len(system):]))
 
 def _ultrachat(record: dict) -> list[dict]:
     "messages -> turns of user and assistant, from the first user turn on."
@@ -183,7 +183,7 @@ def _wordy(value, depth: int = 4) -> bool:
 def unused(
     record: dict,          # a record that became a conversation
     messages: list[dict],  # that conversation
-    source: str,
+    source: str,           # alpaca, tulu or ultrachat
 ) -> list[str]:            # such as "column context"
     "The parts of a record that hold text and stand in no turn."
     given = [] if source == "alpaca" else _messages(record)
@@ -193,42 +193,48 @@ def unused(
     def repeats_it(value):
         return isinstance(value, str) and (value.strip() in whole or messages[-1]["content"] in value)
     others = {name: value for name, value in record.items() if name not in USED[source]}
-    found = [f"column {name}" for name, value in others.items() if _wordy(value) and not repeats_it(value)]
+    columns = [f"column {name}" for name, value in others.items() if _wordy(value) and not repeats_it(value)]
     fields = {name for m in given for name, value in m.items() if name not in _OF_MESSAGE and _wordy(value)}
-    found += [f"message field {name}" for name in sorted(fields)]
-    return found + _left_off([role for role, _ in turns], source)
+    fields = [f"message field {name}" for name in sorted(fields)]
+    return columns + fields + _left_off([role for role, _ in turns], source)
 
 def _left_off(roles: list[str], source: str) -> list[str]:
     "The turns that a mapping leaves off, by their place."
-    found = ["system message"] if source == "ultrachat" and "system" in roles else []
-    said = [role for role in roles if role != "system"]
-    if said[:1] == ["assistant"]: found.append("turn before the first question")
-    return found + (["turn after the last answer"] if said[-1:] == ["user"] else [])
+    speakers = [role for role in roles if role != "system"]
+    places = {"system message": source == "ultrachat" and "system" in roles,
+              "turn before the first question": speakers[:1] == ["assistant"],
+              "turn after the last answer": speakers[-1:] == ["user"]}
+    return [place for place, is_left_off in places.items() if is_left_off]
 
 # %% ../nbs/01_data.ipynb #709ab218
+def _kind(value) -> str:
+    "A value's type, and whether it holds nothing."
+    return type(value).__name__ + (", empty" if value in (None, "", [], {}) else "")
+
 def inspect_rows(
-    rows,               # records
-    looked: int = 1000, # so many, evenly spread over the rows, are looked at
-) -> list[dict]:        # column, types with their share, empty share
+    rows,                 # records
+    looked: int = 1000,   # so many, evenly spread over the rows, are looked at
+) -> list[dict]:          # column, records looked at, how many have it, types with their counts
     "The columns of what came in: types and how often they hold nothing."
-    records = [r for i in range(0, len(rows), max(1, len(rows) // looked)) if isinstance(r := rows[i], dict)]
+    spread = (rows[i] for i in range(0, len(rows), max(1, len(rows) // looked)))
+    records = [row for row in spread if isinstance(row, dict)]
     kinds = {}
     for record in records:
-        for column, value in record.items():
-            kinds.setdefault(column, Counter())[type(value).__name__ + ("" if value not in (None, "", [], {}) else ", empty")] += 1
-    return [dict(column=c, **{"records": len(records), "present": sum(k.values()), "types": dict(k.most_common())}) for c, k in kinds.items()]
+        for column, value in record.items(): kinds.setdefault(column, Counter())[_kind(value)] += 1
+    return [dict(column=column, records=len(records), present=sum(counts.values()),
+                 types=dict(counts.most_common())) for column, counts in kinds.items()]
 
 # %% ../nbs/01_data.ipynb #057dab9f
 _MARKS = re.compile(r"""[\s.,;:!?'"`´‘’“”„«»…()\[\]{}]+""")
 
-def fold(
-    text: str,
-) -> str:
+def fold(text: str) -> str:
     "The text without capitals, sentence punctuation and the shape of its white space (NFKC, casefolded)."
     return _MARKS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip() or text
 
 def _record_key(messages: list[dict]) -> str:
-    return "\n".join([fold(messages[0]["content"].replace("\n\nInput: ", "\n", 1)), *(fold(m["content"]) for m in messages[1:])])
+    "What a conversation says, folded, without our own label in the first turn."
+    first, *others = [m["content"] for m in messages]
+    return "\n".join(map(fold, [first.replace("\n\nInput: ", "\n", 1), *others]))
 
 def _digest(text: str) -> bytes: return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
@@ -287,7 +293,8 @@ def prompt_keys(
     messages: list[dict],
 ) -> list[str]:   # one for each user turn; the last is the whole conversation's
     "What the user has said up to each answer, folded."
-    return [_record_key(asked[:i]) for asked in [[m for m in messages if m["role"] == "user"]] for i in range(1, len(asked) + 1)]
+    questions = [m for m in messages if m["role"] == "user"]
+    return [_record_key(questions[:i + 1]) for i in range(len(questions))]
 
 # %% ../nbs/01_data.ipynb #eb201860
 class HeldOut:
@@ -310,8 +317,10 @@ class HeldOut:
 
 # %% ../nbs/01_data.ipynb #c0ca7607
 def _shared_words(left: list[dict], right: list[dict], n: int, hashes) -> str:
-    "The first run of `n` words in `left` whose hash is among `hashes` and that `right` has too; '' when there is none."
-    def runs(messages): return [tuple(w[i:i + n]) for m in messages for w in [words(m["content"])] for i in range(len(w) - n + 1)]
+    "The first run of `n` words in `left` that `right` has too and whose hash is among `hashes`; else ''."
+    def runs(messages):
+        texts = [words(m["content"]) for m in messages]
+        return [tuple(text[i:i + n]) for text in texts for i in range(len(text) - n + 1)]
     wanted, there = set(hashes.tolist()), set(runs(right))
     for run in runs(left):
         if run in there and ngram_hashes([dict(content=" ".join(run))], n)[0] in wanted: return " ".join(run)
@@ -320,20 +329,28 @@ def _shared_words(left: list[dict], right: list[dict], n: int, hashes) -> str:
 # %% ../nbs/01_data.ipynb #ba342fe9
 def _match(held: HeldOut, sample: dict, hashes=None) -> dict | None:
     "What `sample` gives away of the held-out samples, or None."
+    place, kind, shared = _first_match(held, sample["messages"], hashes)
+    if not kind: return None
+    other = held.samples[place]
+    return dict(id=sample["id"], split=sample["split"], source=sample["source"], against=other["id"],
+                against_split=other["split"], against_source=other["source"], kind=kind, shared=shared[:300])
+
+def _first_match(held: HeldOut, messages: list[dict], hashes) -> tuple:    # which sample, kind, shared text
+    "The first held-out sample that a conversation gives away; its kind is '' where there is none."
     import numpy as np
-    messages, found = sample["messages"], None
-    if (i := held.records.get(_record_key(messages))) is not None: found = (i, "record", messages[0]["content"])
-    elif (at := [i for k in prompt_keys(messages) if (i := held.prompts.get(k)) is not None]): found = (at[0], "prompt", messages[0]["content"])
-    elif len(held.hashes):
-        hashes = ngram_hashes(messages, held.n) if hashes is None else hashes
-        at = np.searchsorted(held.hashes, hashes).clip(max=len(held.hashes) - 1)
-        hits = held.hashes[at] == hashes
-        for i in np.unique(held.owners[at[hits]]):
-            if text := _shared_words(messages, held.samples[i]["messages"], held.n, hashes[hits]): found = (i, "n-gram", text); break
-    if not found: return None
-    other = held.samples[found[0]]
-    return dict(id=sample["id"], split=sample["split"], source=sample["source"], against=other["id"], against_split=other["split"],
-                against_source=other["source"], kind=found[1], shared=found[2][:300])
+    first = messages[0]["content"]
+    same_record = held.records.get(_record_key(messages))
+    if same_record is not None: return same_record, "record", first
+    for key in prompt_keys(messages):
+        if key in held.prompts: return held.prompts[key], "prompt", first
+    if not len(held.hashes): return None, "", ""
+    if hashes is None: hashes = ngram_hashes(messages, held.n)
+    places = np.searchsorted(held.hashes, hashes).clip(max=len(held.hashes) - 1)
+    hits = held.hashes[places] == hashes
+    for i in np.unique(held.owners[places[hits]]):
+        text = _shared_words(messages, held.samples[i]["messages"], held.n, hashes[hits])
+        if text: return i, "n-gram", text
+    return None, "", ""
 
 # %% ../nbs/01_data.ipynb #74b73705
 def audit(
@@ -411,10 +428,10 @@ def most_letters(tokenizer) -> float:
     return max(map(len, vocabulary)) if in_bytes else math.inf
 
 def length_rule(
-    tokenizer,          # with Gemma's template
-    max_length: int,    # tokens of a training sequence
+    tokenizer,                # with Gemma's template
+    max_length: int,          # tokens of a training sequence
     max_prompt_length: int,   # tokens of a test prompt
-):                      # (messages, split) -> reason to reject, or ""
+):                            # (messages, split) -> reason to reject, or ""
     "Whether a conversation fits a split, by tokens."
     letters = most_letters(tokenizer)
     def longer(messages: list[dict], limit: int) -> bool:
@@ -423,19 +440,18 @@ def length_rule(
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         return len(ids) > limit
     def unfit(messages: list[dict], split: str) -> str:
-        if split == "test":
-            too_long = longer(messages[:-1], max_prompt_length)
-            return "prompt longer than data.max_prompt_length" if too_long else ""
-        return "no answer token within data.max_length" if longer(messages[:1], max_length - 1) else ""
+        if split != "test":
+            return "no answer token within data.max_length" if longer(messages[:1], max_length - 1) else ""
+        too_long = longer(messages[:-1], max_prompt_length)
+        return "prompt longer than data.max_prompt_length" if too_long else ""
     return unfit
 
 # %% ../nbs/01_data.ipynb #c49d391f
-SPLITS = ("test", "validation", "train")        # in the order they are drawn
-
-DEEPEST = 100        # lists and objects inside one another that a record may have
+SPLITS = ("test", "validation", "train")     # in the order they are drawn
+DEEPEST = 100                                # lists and objects inside one another that a record may have
 
 def _plain(value, depth: int = 0):
-    "`value` as JSON can carry it: no NaN, no broken Unicode, only its own types; Rejected where it is too deep."
+    "`value` as JSON can carry it: no NaN, no broken Unicode, its own types. Rejected where it is too deep."
     if depth > DEEPEST: raise Rejected("nests too deeply")
     if isinstance(value, dict): return {_plain(str(k)): _plain(v, depth + 1) for k, v in value.items()}
     if isinstance(value, (list, tuple)): return [_plain(v, depth + 1) for v in value]
@@ -477,10 +493,10 @@ class Stream:
                 self.rejected[split][rejected.reason] += 1
                 self.example = self.example or (rejected.reason, record)
                 continue
-            sample = dict(id=f"{prefix}-{i:05d}", source=self.source, split=split, record=plain, messages=messages)
-            how = repeats(messages, self.source, self.seen[split])
-            if how: self.duplicates[split][how] += 1
-            else: yield sample
+            if how := repeats(messages, self.source, self.seen[split]): self.duplicates[split][how] += 1
+            else:
+                name = f"{prefix}-{i:05d}"
+                yield dict(id=name, source=self.source, split=split, record=plain, messages=messages)
 
 # %% ../nbs/01_data.ipynb #43379249
 def _keep(stream: Stream, split: str, drawn: list, asked: int, held: HeldOut) -> tuple[list, list]:
@@ -488,7 +504,9 @@ def _keep(stream: Stream, split: str, drawn: list, asked: int, held: HeldOut) ->
     kept, leaks = [], []
     following = itertools.chain(drawn, stream.draw(split))
     while len(kept) < asked and (sample := next(following, None)):
-        if match := _match(held, sample): leaks.append(match); stream.leaks[split][match["kind"]] += 1
+        if match := _match(held, sample):
+            leaks.append(match)
+            stream.leaks[split][match["kind"]] += 1
         else: kept.append(sample)
     return kept, leaks
 
@@ -496,10 +514,10 @@ def _keep(stream: Stream, split: str, drawn: list, asked: int, held: HeldOut) ->
 def select(
     sources: dict,     # source -> (train rows, test rows or None), as `read_source` returns them
     data,              # a DataConfig: counts and leakage rules
-    seed: int,         # of the order that records are drawn in
+    seed: int,         # decides the order that records are drawn in
     unfit,             # (messages, split) -> reason or "", as `length_rule` makes it
-    tell=lambda text: None,   # told how far it is
-    warn=print,               # told what of the records is not used
+    tell=lambda text: None,   # called with how far it is
+    warn=print,               # called with what of the records is not used
 ) -> tuple[dict, dict]:       # split -> samples; statistics
     "Exactly the asked samples: usable, different, and free of leaks. Raises GemmaPeftError where there are too few."
     seen = {split: {} for split in SPLITS}
@@ -528,9 +546,9 @@ def _lost(stream: Stream) -> str:
     "A warning about text that the model is trained without; '' where there is none."
     counts = [(what, n) for what, n in stream.unused.most_common() if not what.startswith("turn ")]
     if not counts: return ""
-    told = ", ".join(f"a {what} in {n:,}" for what, n in counts[:6])
+    parts = ", ".join(f"a {what} in {n:,}" for what, n in counts[:6])
     keep = "; data.tulu keeps system messages" if "system message" in stream.unused else ""
-    return (f"{stream.source}: text that is not used, of {stream.usable:,} usable records: {told}. "
+    return (f"{stream.source}: text that is not used, of {stream.usable:,} usable records: {parts}. "
             f"The answers may depend on it{keep}")
 
 # %% ../nbs/01_data.ipynb #198db316
@@ -551,17 +569,22 @@ def _remedy(stream: Stream, asked: dict, got: dict) -> str:
         fewer = " ".join(f"--set data.{s}.{k}={n}" for k, n in _enough(asked, got).items())
         return f"Ask for fewer: `{fewer}`, or give more: `--set data.{s}.path=...`"
     if not example: return f"Give more: `--set data.{s}.path=...`"
-    found = json.dumps(_shown(example[1]), ensure_ascii=False)[:400]
-    return (f"One of them ({example[0]}): {found}. Expected: {json.dumps(EXPECTED[s])}. "
+    record = json.dumps(_shown(example[1]), ensure_ascii=False)[:400]
+    return (f"One of them ({example[0]}): {record}. Expected: {json.dumps(EXPECTED[s])}. "
             f"Give such records: `--set data.{s}.path=...`")
 
-def _shown(value, depth: int = 0):
+def _shown(
+    value,               # what a record holds
+    letters: int = 80,   # a longer text is cut
+    items: int = 3,      # a longer list is cut
+    depth: int = 0,      # how deep in the record it lies
+):
     "A record fit to look at: long texts and lists are cut."
+    def inside(part): return _shown(part, letters, items, depth + 1)
     if isinstance(value, (dict, list)) and depth > 5: return "…"
-    if isinstance(value, dict): value = dict(itertools.islice(value.items(), 8))
-    if isinstance(value, dict): return {_shown(str(k)): _shown(v, depth + 1) for k, v in value.items()}
-    if isinstance(value, list): return [_shown(v, depth + 1) for v in value[:3]]
-    return _plain(value[:80] + "…" if isinstance(value, str) and len(value) > 80 else value)
+    if isinstance(value, dict): return {inside(str(k)): inside(v) for k, v in list(value.items())[:8]}
+    if isinstance(value, list): return [inside(v) for v in value[:items]] + ["…"] * (len(value) > items)
+    return _plain(value[:letters] + "…" if isinstance(value, str) and len(value) > letters else value)
 
 # %% ../nbs/01_data.ipynb #a109ad44
 def _shortage(asked: dict, chosen: dict, streams: dict) -> str:
@@ -587,11 +610,13 @@ def quantiles(values: list) -> dict:
     return dict(min=low, q25=q1, median=median, q75=q3, q95=q95, max=high, mean=round(float(np.mean(values)), 2))
 
 def describe_samples(
-    samples: list[dict],   # of one source and split
+    samples: list[dict],   # one source and split
 ) -> dict:                 # records, turns, prompt_words, answer_words, languages, answer_languages
-    "Lengths, turns and languages of samples. Languages are those of the whole conversation, and of the last answer alone."
-    spoken = lambda role: quantiles([sum(len(words(m["content"])) for m in s["messages"] if m["role"] == role) for s in samples])
-    counted = lambda values: dict(Counter(values).most_common())
+    "Lengths, turns, and languages: the whole conversation's, and the last answer's alone."
+    def spoken(role):
+        texts = [[words(m["content"]) for m in s["messages"] if m["role"] == role] for s in samples]
+        return quantiles([sum(map(len, turns)) for turns in texts])
+    def counted(values): return dict(Counter(values).most_common())
     return dict(records=len(samples), turns=counted(str(len(s["messages"])) for s in samples), prompt_words=spoken("user"), answer_words=spoken("assistant"),
                 languages=counted(language(" ".join(m["content"] for m in s["messages"])) for s in samples),
                 answer_languages=counted(language(s["messages"][-1]["content"]) for s in samples))
@@ -600,8 +625,8 @@ def describe_samples(
 def _origin(config, rows, test_rows) -> dict:
     "Where a source's records came from: the files read, and what was asked of the hub and what it gave."
     def files(rows): return list(getattr(rows, "files", []))
-    asked = dict(path=config.path, config=config.config, revision=config.revision)
-    return asked | dict(commit=getattr(rows, "commit", ""), files=files(rows), test_files=files(test_rows),
+    given = dict(path=config.path, config=config.config, revision=config.revision)
+    return given | dict(commit=getattr(rows, "commit", ""), files=files(rows), test_files=files(test_rows),
                         rows=len(rows), test_rows=None if test_rows is None else len(test_rows))
 
 def _statistics(asked, chosen, streams, sources, data, matches, common) -> dict:

@@ -15,6 +15,7 @@ from pathlib import Path
 LEASE = 90.                    # seconds without a heartbeat: another machine's lock was left behind
 BEATS = 6                      # heartbeats in that time
 TOKENS = "GEMMA_PEFT_LOCKS"    # variable in which a command tells the processes it starts what it holds
+STAGE = ".stage.lock"          # a stage that works for the command which holds the run
 _held = {}                     # lock files that this process holds, with their leases
 
 class LockError(Exception):
@@ -28,11 +29,11 @@ class Held(LockError):
 
 # %% ../nbs/00c_locks.ipynb #10cc0007
 def read_lock(path: Path) -> dict:
-    "What a lock file says: pid, host, token, duration; empty when it is missing or says nothing."
+    "The fields of a lock file: pid, host, token, duration; empty when it is missing or lacks one."
     try: lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError): return {}
-    said = dict(line.split("=", 1) for line in lines if "=" in line)
-    return said if said.keys() >= {"pid", "host", "token", "duration"} and said["pid"].isdigit() else {}
+    fields = dict(line.split("=", 1) for line in lines if "=" in line)
+    return fields if fields.keys() >= {"pid", "host", "token", "duration"} and fields["pid"].isdigit() else {}
 
 def this_host() -> str:
     "This machine as filelock writes it: its name, and the number of a container's own process table."
@@ -44,12 +45,12 @@ def this_host() -> str:
 # %% ../nbs/00c_locks.ipynb #10cc0010
 def holder(path: Path) -> dict | None:     # pid, host, and whether it is `here`, on this machine
     "Who holds a lock file, as far as can be told from here; None when nobody does."
-    said = read_lock(path)
-    if not said: return None
-    pid, here = int(said["pid"]), said["host"] == this_host()
-    try: alive = _runs(pid) if here else time.time() - os.stat(path).st_mtime < float(said["duration"])
+    fields = read_lock(path)
+    if not fields: return None
+    pid, here = int(fields["pid"]), fields["host"] == this_host()
+    try: alive = _runs(pid) if here else time.time() - os.stat(path).st_mtime < float(fields["duration"])
     except (OSError, ValueError, OverflowError): return None
-    return dict(pid=pid, host=said["host"].split("?")[0], here=here) if alive else None
+    return dict(pid=pid, host=fields["host"].split("?")[0], here=here) if alive else None
 
 def _runs(pid: int) -> bool:
     "Whether a process is there and has not ended; one that nobody has asked how it ended keeps its number."
@@ -69,8 +70,8 @@ def acquire(
     try: return lock.acquire(timeout=patience, poll_interval=.05)
     except Timeout: who = holder(path)
     if who and who["here"]: raise Held(path, who)
-    said, first = read_lock(path), _look(path)
-    who = dict(pid=said.get("pid", "?"), host=said.get("host", "another machine").split("?")[0])
+    fields, first = read_lock(path), _look(path)
+    who = dict(pid=fields.get("pid", "?"), host=fields.get("host", "another machine").split("?")[0])
     print(f"{path} was taken by process {who['pid']} on {who['host']}, which cannot be looked up from here: "
           f"waiting up to {lock.lease_duration:.0f} s for a sign of life", flush=True)
     def alive(): return _look(path) not in (first, None)
@@ -119,18 +120,17 @@ def hold(
 # %% ../nbs/00c_locks.ipynb #10cc0023
 @contextmanager
 def whole_or_part(
-    folder: Path,
+    folder: Path,  # the run folder
     name: str,     # ".lock" for the whole of it, such as ".lora.lock" for a part
 ):
-    "Hold a folder: parts beside each other, none beside the whole."
+    "Hold a folder: parts beside each other, none beside the whole. Raises Held as `hold` does."
     folder = Path(folder)
     with hold(folder / name):
         others = folder.glob(".?*.lock") if name == ".lock" else [folder / ".lock"]
         for other in [p for p in others if p.exists()]:
-            with hold(other, patience=10. if other.name.startswith(".stage") else .2): pass     # a dead one goes with this
+            patience = 10. if other.name.startswith(".stage") else .2     # seconds; stages end soon
+            with hold(other, patience): pass          # one that was left behind is removed
         yield folder / name
-
-STAGE = ".stage.lock"     # a stage that works for the command which holds the run
 
 # %% ../nbs/00c_locks.ipynb #10cc0026
 def tokens() -> set[str]:
@@ -150,7 +150,8 @@ def ours(folder: Path) -> list[str]:
 def joined(folder: Path):
     "Hold `folder`, or go along with whoever holds it and started this."
     part = next((name for name in ours(folder) if not name.startswith(".stage")), ".lock")
-    stage = Path(folder) / (STAGE if part == ".lock" else ".stage" + part)       # parts work beside each other
+    name = STAGE if part == ".lock" else f".stage{part}"                # parts work beside each other
+    stage = Path(folder) / name
     if str(stage.resolve()) in _held: yield stage                        # a stage within a stage
     elif ours(folder):
         with hold(stage): yield stage

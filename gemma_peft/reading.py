@@ -12,7 +12,7 @@ import array, codecs, csv, errno, gzip, io, itertools, json, os, re, shlex, temp
 from collections import Counter
 from pathlib import Path
 
-from .core import GemmaPeftError, hub_token, local_path
+from .core import GemmaPeftError, hub_token, in_short, local_path
 
 # %% ../nbs/01a_reading.ipynb #84cc8ab0
 _MARKS = ((b"\x1f\x8b", "gzip"), (b"PAR1", "Parquet"), (b"ARROW1", "Arrow"),
@@ -21,8 +21,8 @@ _MARKS = ((b"\x1f\x8b", "gzip"), (b"PAR1", "Parquet"), (b"ARROW1", "Arrow"),
 
 def text_encoding(head: bytes) -> str:
     "utf-8, utf-16 or utf-32, by the byte-order mark or the zeros between letters."
-    found = json.detect_encoding(head)
-    return "utf-8" if found == "utf-8-sig" else found
+    encoding = json.detect_encoding(head)
+    return "utf-8" if encoding == "utf-8-sig" else encoding
 
 def kind_of(
     head: bytes,      # the first bytes, a hundred or more
@@ -50,10 +50,6 @@ _FOREIGN = dict(
     xz="is packed with xz: unpack it with `xz -dc FILE > FILE.unpacked` and give that file")
 _TWICE = "is packed around {}: unpack it with `gzip -dc FILE > FILE.unpacked` and give that file"
 
-def _short(error: Exception, most: int = 200) -> str:
-    "An error as part of a sentence."
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:most]}"
-
 def _explained(path: Path, what) -> GemmaPeftError:
     "The error that a person reads."
     return GemmaPeftError(f"{path} {str(what).replace('FILE', shlex.quote(str(path)))}")
@@ -68,14 +64,14 @@ class _Text:
 
     def _bytes(self, wanted: int) -> bytes:
         "The next bytes; an error of unpacking waits until those before it are used."
-        found = bytearray()
-        while len(found) < wanted and not self.error:
-            try: piece = self.stream.read1(wanted - len(found))
+        data = bytearray()
+        while len(data) < wanted and not self.error:
+            try: piece = self.stream.read1(wanted - len(data))
             except (OSError, EOFError, zlib.error) as e: piece, self.error = b"", e
             if not piece: break
-            found += piece
-        if self.error and not found: raise self.error
-        return bytes(found)
+            data += piece
+        if self.error and not data: raise self.error
+        return bytes(data)
 
     def more(self) -> bool:
         "Read on, as much again as is still unused or more; False at the end."
@@ -118,7 +114,7 @@ def _no_text(text: _Text, left: str, error: UnicodeDecodeError) -> Unreadable:
 
 # %% ../nbs/01a_reading.ipynb #9d976854
 _DECODE = json.JSONDecoder().raw_decode
-_BEGUN = ("true", "false", "null", "NaN", "Infinity", "-Infinity", ".", "e+", "e-", "E+", "E-")   # of a value
+_BEGUN = ("true", "false", "null", "NaN", "Infinity", "-Infinity", ".", "e+", "e-", "E+", "E-")   # may be cut
 
 def _cut(text: _Text, error: json.JSONDecodeError) -> bool:
     "Whether `error` is what a text without its end gives."
@@ -138,6 +134,7 @@ def _half(text: _Text, error: json.JSONDecodeError) -> Unreadable:
     "The file ends before its last record does, which begins at the place reached."
     return Unreadable(f"ends in the middle of a record ({text.place()}): it is cut off; {_AGAIN}")
 
+# %% ../nbs/01a_reading.ipynb #71194323
 def _value(text: _Text) -> tuple[int, str]:   # the byte where it begins, and its text
     "The JSON value that begins here, whole."
     while True:
@@ -149,7 +146,7 @@ def _value(text: _Text) -> tuple[int, str]:   # the byte where it begins, and it
         except RecursionError:
             raise Unreadable(f"holds a record that nests too deeply ({text.place()}); take it out") from None
         except ValueError as e:
-            raise Unreadable(f"holds what cannot be read ({text.place()}: {_short(e)}); mend it") from None
+            raise Unreadable(f"holds what cannot be read ({text.place()}: {in_short(e)}); mend it") from None
         if end < len(text.text) or not text.more(): return text.byte, text.advance(end)
 
 # %% ../nbs/01a_reading.ipynb #4cb47c05
@@ -242,7 +239,7 @@ def arrow_records(path: Path, kind: str):
             batch.validate(full=True)
             for row in batch.to_pylist(): yield json.dumps(row, default=str)
     except Exception as e:
-        raise Unreadable(f"is cut off or damaged, it is no whole {kind} ({_short(e)}); {_AGAIN}") from None
+        raise Unreadable(f"is cut off or damaged, it is no whole {kind} ({in_short(e)}); {_AGAIN}") from None
 
 # %% ../nbs/01a_reading.ipynb #bd01acff
 def _opened(path: Path) -> tuple:   # file, kind, encoding
@@ -350,15 +347,15 @@ _METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "st
 
 def data_files(folder: Path) -> list[Path]:
     "Every file of records below a folder, links followed, each once, in order."
-    found, been = {}, set()
+    files, been = {}, set()
     for here, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         if os.path.realpath(here) in been: folders.clear()                    # a link to where we were
         been.add(os.path.realpath(here))
         for name in sorted(names):
             if name.lower().endswith(FORMATS) and not name.startswith(".") and name not in _METADATA:
-                found.setdefault(os.path.realpath(os.path.join(here, name)), Path(here, name))
-    return sorted(found.values())
+                files.setdefault(os.path.realpath(os.path.join(here, name)), Path(here, name))
+    return sorted(files.values())
 
 _SPLIT_NAMES = ("train", "test", "validation", "valid", "val", "dev", "eval")
 
@@ -378,7 +375,7 @@ def split_files(
 
 # %% ../nbs/01a_reading.ipynb #fd73aa9e
 def doubtful_files(
-    files: list[Path],   # of one split
+    files: list[Path],   # one split's
     root: Path,          # the folder they lie in
 ) -> list[str]:          # what a person should know; empty when all is as it should be
     "Whether a split's files look like more than one set of records, or like part of one."
@@ -405,7 +402,7 @@ class Loaded:
         try: return self.rows[i]
         except IndexError: raise
         except Exception as e:
-            raise GemmaPeftError(f"record {i} of {self.name} is damaged ({_short(e)}); {_AGAIN}") from None
+            raise GemmaPeftError(f"record {i} of {self.name} is damaged ({in_short(e)}); {_AGAIN}") from None
 
 def saved_splits(folder: Path) -> list[str] | None:
     "The splits of a folder that `save_to_disk` wrote; [] for a single data set, None for another folder."
@@ -424,7 +421,7 @@ def _from_saved(folder: Path, split: str, what: str) -> Loaded:
         rows = datasets.load_from_disk(str(where))
         rows.data.validate(full=True)
     except Exception as e:
-        raise GemmaPeftError(f"{what} was written by save_to_disk and cannot be read ({_short(e)}); "
+        raise GemmaPeftError(f"{what} was written by save_to_disk and cannot be read ({in_short(e)}); "
                              "save it again") from None
     return Loaded(rows, folder.name, files)
 
@@ -443,10 +440,10 @@ def _cache_remedy(error: Exception) -> str:
     "What to do where the cache's disk is the trouble; '' where it is not."
     import datasets
     numbers = {e.errno for e in _causes(error) if isinstance(e, OSError)}
-    said = " ".join(str(e).lower() for e in _causes(error))
+    text = " ".join(str(e).lower() for e in _causes(error))
     now = datasets.config.HF_CACHE_HOME
     move = f"let the cache lie elsewhere: `export HF_HOME=/path/to/folder` (now {now})"
-    if numbers & {errno.ENOSPC, errno.EDQUOT} or "no space left" in said or "not enough disk" in said:
+    if numbers & {errno.ENOSPC, errno.EDQUOT} or "no space left" in text or "not enough disk" in text:
         return f"The disk is full: free space, or {move}"
     forbidden = numbers & {errno.EACCES, errno.EPERM, errno.EROFS}
     return f"The cache cannot be written: {move}" if forbidden else ""
@@ -477,8 +474,8 @@ def _hub_remedy(error: Exception, path: str, source: str) -> str:
 def _commit(rows) -> str:
     "The hub's commit that rows came from: `datasets` names a folder of its cache after it; '' without one."
     folders = {part for file in rows.cache_files for part in Path(file["filename"]).parts}
-    found = [part for part in folders if re.fullmatch("[0-9a-f]{40}", part)]
-    return found[0] if len(found) == 1 else ""
+    commits = [part for part in folders if re.fullmatch("[0-9a-f]{40}", part)]
+    return commits[0] if len(commits) == 1 else ""
 
 def _from_hub(path: str, split: str, source: str, config: str = "", revision: str = "") -> Loaded:
     "A split of a data set on the hub. Raises one GemmaPeftError, whatever went wrong."
@@ -487,7 +484,7 @@ def _from_hub(path: str, split: str, source: str, config: str = "", revision: st
     where = dict(split=split, revision=None if revision in ("", "main") else revision, token=token)
     try: rows = datasets.load_dataset(path, config or None, **where)
     except Exception as e:
-        text = _short(e, 300).replace(token or "\0", "…")
+        text = in_short(e, 300).replace(token or "\0", "…")
         raise GemmaPeftError(f"data.{source}.path = {path!r}: the split {split!r} cannot be loaded from the "
                              f"hub ({text}). {_hub_remedy(e, path, source)}") from None
     settled = revision if re.fullmatch("[0-9a-f]{40}", revision) else ""
@@ -532,10 +529,10 @@ def check_columns(
     first = [r for r in map(rows.__getitem__, range(min(len(rows), 100))) if isinstance(r, dict)]
     remedy = _shape_remedy(first[0], path, source) if len(rows) == len(first) == 1 and path else ""
     if remedy: raise GemmaPeftError(f"{what} is not a list of records: {remedy}")
-    found = {column for record in first for column in record}
-    missing = [c for c in COLUMNS[source] if not found & {c, *OTHER_NAMES.get(c, ())}]
+    columns = {column for record in first for column in record}
+    missing = [c for c in COLUMNS[source] if not columns & {c, *OTHER_NAMES.get(c, ())}]
     if missing:
-        has = ", ".join(sorted(map(str, found))[:20]) or "none"
+        has = ", ".join(sorted(map(str, columns))[:20]) or "none"
         raise GemmaPeftError(f"{what} has no column {', '.join(missing)}: {source} needs "
                              f"{', '.join(COLUMNS[source])}, it has {has}. Rename them, or {other}")
 
@@ -564,13 +561,14 @@ def _no_split(folder: Path, split: str, source: str, what: str, splits: list | N
                           f"it. It holds {names}. Name a split: {_split_remedy(source)}; or give one file: "
                           f"{path}{shlex.quote(str(there[0]))}`")
 
+# %% ../nbs/01a_reading.ipynb #939f8dfe
 def read_rows(
     path: str,            # hub id, local file, or local folder
     split: str,           # the split to read; a single file has only one
     source: str,          # alpaca, tulu or ultrachat
     config: str = "",     # configuration of a hub data set
     revision: str = "",   # branch, tag or commit of a hub data set
-    warn=print,           # told what is doubtful about a folder
+    warn=print,           # called with what is doubtful about a folder
 ):                        # has a length, records by number, and `files`
     "The records of one split. Raises GemmaPeftError when they cannot be had or have other columns."
     local, what = local_path(path), f"data.{source}.path = {path!r}"
@@ -593,7 +591,7 @@ def read_source(
     config,         # a SourceConfig: path, splits, configuration and revision
     source: str,    # alpaca, tulu or ultrachat
     path: str = "", # instead of the configured path
-    warn=print,     # told when a local folder lacks the test split
+    warn=print,     # called where a local folder lacks the test split, or a setting is not used
 ) -> tuple:         # rows of the train split; rows of its own test split, or None
     "The rows of a source. Raises GemmaPeftError with the remedy."
     path = path or config.path

@@ -23,11 +23,16 @@ def training_template() -> str:
 
 def check_template(tokenizer):
     "Raises GemmaPeftError unless the tokenizer's own template writes what the training template writes."
-    probe = [dict(role=r, content=c) for r, c in (("user", "One"), ("assistant", " Two\n\nlines "), ("user", "Three"), ("assistant", "Four"))]
+    texts = ("One", " Two\n\nlines ", "Three", "Four")
+    probe = [dict(role=("user", "assistant")[i % 2], content=text) for i, text in enumerate(texts)]
     for messages, cue in ((probe, False), (probe[:3], True)):
-        ours, own = (tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=cue, chat_template=t) for t in (training_template(), None))
-        if ours != own: raise GemmaPeftError(f"The tokenizer's chat template is not Gemma 3's: it writes {own!r} for {ours!r}. "
-                                             "Give a Gemma 3 model: `--set model.id=google/gemma-3-1b-it`")
+        def written(template):
+            return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=cue,
+                                                 chat_template=template)
+        ours, own = written(training_template()), written(None)
+        if ours != own:
+            raise GemmaPeftError(f"The tokenizer's chat template is not Gemma 3's: it writes {own!r} for "
+                                 f"{ours!r}. Give a Gemma 3 model: `--set model.id=google/gemma-3-1b-it`")
 
 # %% ../nbs/02_templating.ipynb #bf88e50e
 def _spans(
@@ -45,12 +50,14 @@ def encode(
     tokenizer,              # with Gemma's control tokens
     max_length: int,        # tokens that are kept
 ) -> dict:                  # input_ids, assistant_spans, truncated
-    "A conversation as token ids with the spans that are trained on. Raises GemmaPeftError unless there is exactly one <bos>."
-    t = tokenizer.apply_chat_template(messages, chat_template=training_template(), return_dict=True, return_assistant_tokens_mask=True)
-    ids = list(t["input_ids"])
+    "A conversation's token ids and the spans that are trained on. Raises GemmaPeftError without one <bos>."
+    marked = tokenizer.apply_chat_template(messages, chat_template=training_template(), return_dict=True,
+                                           return_assistant_tokens_mask=True)
+    ids = list(marked["input_ids"])
     if ids[0] != tokenizer.bos_token_id or ids.count(tokenizer.bos_token_id) != 1:
-        raise GemmaPeftError(f"a conversation must have one <bos>, at its beginning; this one begins with {tokenizer.convert_ids_to_tokens(ids[:4])}")
-    spans = _spans(ids, t["assistant_masks"], tokenizer.convert_tokens_to_ids("<end_of_turn>"))
+        raise GemmaPeftError("a conversation must have one <bos>, at its beginning; this one begins with "
+                             f"{tokenizer.convert_ids_to_tokens(ids[:4])}")
+    spans = _spans(ids, marked["assistant_masks"], tokenizer.convert_tokens_to_ids("<end_of_turn>"))
     spans = [[start, min(end, max_length)] for start, end in spans if start < max_length]
     return dict(input_ids=ids[:max_length], assistant_spans=spans, truncated=len(ids) > max_length)
 
@@ -69,9 +76,14 @@ def token_view(
     tokenizer,
 ) -> dict:        # id, source, tokens (text), ids, trained
     "A row as a person reads it: the text of each token, and whether it is trained on."
-    ids, texts = row["input_ids"], tokenizer.convert_ids_to_tokens(row["input_ids"])
-    readable = [text if "\ufffd" in (plain := tokenizer.decode([i])) or not plain else plain for i, text in zip(ids, texts)]
-    return dict(id=row.get("id", ""), source=row.get("source", ""), tokens=readable, ids=list(ids), trained=[label != -100 for label in labels(row)])
+    ids, trained = list(row["input_ids"]), [label != -100 for label in labels(row)]
+    tokens = [_readable(i, tokenizer) for i in ids]
+    return dict(id=row.get("id", ""), source=row.get("source", ""), tokens=tokens, ids=ids, trained=trained)
+
+def _readable(token_id: int, tokenizer) -> str:
+    "The text of a token; its entry in the vocabulary where it is no whole letter."
+    text = tokenizer.decode([token_id])
+    return text if text and "\ufffd" not in text else tokenizer.convert_ids_to_tokens(token_id)
 
 # %% ../nbs/02_templating.ipynb #ff1b6ba9
 _STYLES = {True: "background:#ffd8a8;color:#000", False: "background:#f1f3f5;color:#666"}
@@ -90,7 +102,8 @@ def tokens_html(
         return _box(shown, _STYLES[trained] + bold, i) + ("<br>" if text.endswith("\n") else "<wbr>")
     boxes = "".join(map(token, view["tokens"], view["ids"], view["trained"]))
     key = _box("trained on", _STYLES[True]) + _box("context", _STYLES[False])
-    return f'<div style="font:12px/1.75 monospace;background:#fff;padding:6px">{boxes}<div style="margin-top:6px">{key}</div></div>'
+    page = "font:12px/1.75 monospace;background:#fff;padding:6px"
+    return f'<div style="{page}">{boxes}<div style="margin-top:6px">{key}</div></div>'
 
 # %% ../nbs/02_templating.ipynb #70b58930
 def show_tokens(
@@ -111,24 +124,30 @@ def encode_prompt(
     max_length: int,           # tokens of the reference that are kept beyond that
 ) -> dict:                     # input_ids, assistant_spans, truncated, prompt, prompt_length, reference
     "A test conversation: prompt and reference, as text and as token ids. The span is the last answer alone."
-    row = encode(messages, tokenizer, max_prompt_length + max_length)
+    row, reference = encode(messages, tokenizer, max_prompt_length + max_length), messages[-1]["content"]
     prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     if len(ids) > max_prompt_length:
-        raise GemmaPeftError(f"a test prompt has {len(ids)} tokens, more than data.max_prompt_length = {max_prompt_length}; {_AGAIN}")
+        raise GemmaPeftError(f"a test prompt has {len(ids)} tokens, more than data.max_prompt_length = "
+                             f"{max_prompt_length}; {_AGAIN}")
     if row["input_ids"][:len(ids)] != ids:
-        raise GemmaPeftError(f"the tokenizer joins prompt and answer: {prompt[-40:]!r} + {messages[-1]['content'][:20]!r}; it must be a Gemma 3 one")
-    return row | dict(assistant_spans=row["assistant_spans"][-1:], prompt=prompt, prompt_length=len(ids), reference=messages[-1]["content"])
+        raise GemmaPeftError(f"the tokenizer joins prompt and answer: {prompt[-40:]!r} + {reference[:20]!r}; "
+                             "give a Gemma 3 model: `--set model.id=google/gemma-3-1b-it`")
+    return row | dict(assistant_spans=row["assistant_spans"][-1:], prompt=prompt, prompt_length=len(ids),
+                      reference=reference)
 
 # %% ../nbs/02_templating.ipynb #1ecbc80e
 def token_statistics(
-    rows: list[dict],   # of one source and split
+    rows: list[dict],   # one source and split
 ) -> dict:              # rows, tokens, trained_tokens, trained_share, truncated_share, length
     "How long rows are, how many are cut, and how much of them is trained on."
     trained = sum(end - start for r in rows for start, end in r["assistant_spans"])
     tokens = sum(len(r["input_ids"]) for r in rows)
-    return dict(rows=len(rows), tokens=tokens, trained_tokens=trained, trained_share=round(trained / max(tokens, 1), 4),
-                truncated_share=round(sum(r["truncated"] for r in rows) / max(len(rows), 1), 4), length=quantiles([len(r["input_ids"]) for r in rows]))
+    cut = sum(r["truncated"] for r in rows)
+    return dict(rows=len(rows), tokens=tokens, trained_tokens=trained,
+                trained_share=round(trained / max(tokens, 1), 4),
+                truncated_share=round(cut / max(len(rows), 1), 4),
+                length=quantiles([len(r["input_ids"]) for r in rows]))
 
 # %% ../nbs/02_templating.ipynb #ed750fa2
 def _encode_split(samples: list[dict], split: str, tokenizer, data, tell) -> list[dict]:
@@ -137,11 +156,14 @@ def _encode_split(samples: list[dict], split: str, tokenizer, data, tell) -> lis
     for i, s in enumerate(samples):
         if i % 500 == 0: tell(i)
         row = dict(id=s["id"], source=s["source"])
-        if split == "test": row |= dict(prompt_id=s["id"]) | encode_prompt(s["messages"], tokenizer, data.max_prompt_length, data.max_length)
+        if split == "test":
+            limits = data.max_prompt_length, data.max_length
+            row |= dict(prompt_id=s["id"]) | encode_prompt(s["messages"], tokenizer, *limits)
         else: row |= encode(s["messages"], tokenizer, data.max_length)
         rows.append(row)
     if mute := [r["id"] for r in rows if not r["assistant_spans"]]:
-        raise GemmaPeftError(f"{len(mute)} {split} rows have no trained token within data.max_length = {data.max_length}, the first is {mute[0]}; {_AGAIN}")
+        raise GemmaPeftError(f"{len(mute)} {split} rows have no trained token within data.max_length = "
+                             f"{data.max_length}, the first is {mute[0]}; {_AGAIN}")
     return rows
 
 # %% ../nbs/02_templating.ipynb #65bc2a6d
@@ -155,7 +177,9 @@ def prepare_templates(run: Run) -> dict:   # source -> split -> token statistics
     check_template(tokenizer)
     for k, (split, name) in enumerate(SAMPLE_FILES.items()):
         samples = run.read_json(name)
-        tell = lambda i: run.progress(k + i / max(len(samples), 1), len(SAMPLE_FILES), f"{split}: {i:,} of {len(samples):,}")
+        def tell(i):
+            share = i / max(len(samples), 1)
+            run.progress(k + share, len(SAMPLE_FILES), f"{split}: {i:,} of {len(samples):,}")
         rows = _encode_split(samples, split, tokenizer, run.config.data, tell)
         write_rows(run, PROCESSED_FILES[split], rows)
         for s in sorted({r["source"] for r in rows}):
@@ -163,6 +187,7 @@ def prepare_templates(run: Run) -> dict:   # source -> split -> token statistics
             stats.setdefault(s, {})[split] = token_statistics(mine)
             if split == "train":
                 readable = sorted(mine, key=lambda r: (r["truncated"], len(r["input_ids"]) > 200))[:EXAMPLES]
-                run.write_json(f"data/processed/examples/{s}.json", [token_view(r, tokenizer) for r in readable])
+                views = [token_view(r, tokenizer) for r in readable]
+                run.write_json(f"data/processed/examples/{s}.json", views)
     run.write_json(TOKEN_STATISTICS, stats)
     return stats

@@ -8,10 +8,10 @@ __all__ = ['MODELS', 'RECORD', 'HASHED', 'COMPILE_STEPS', 'MATTERING', 'SHARED_G
            'load_model', 'free_memory', 'to_dataset', 'NonFiniteLoss', 'make_trainer_class', 'current_peak_gib',
            'reserved_peak_gib', 'StepRows', 'PackCollator', 'make_packed_trainer_class', 'halve', 'pack_tokens',
            'shrink', 'optimiser_steps', 'training_arguments', 'seal', 'read_record', 'damage', 'checkpoints',
-           'set_aside', 'differences', 'find_checkpoint', 'only_plain', 'gpu_gib', 'choose_mode', 'choose_compile',
-           'Way', 'first_way', 'begun_way', 'choose_way', 'packed_state', 'without_cudnn_attention', 'other_versions',
-           'all_packs', 'prepare_at_start', 'packed_figures', 'progress_line', 'predicted_memory', 'check_prediction',
-           'smaller_way', 'training_identity', 'fit', 'gpu_shared', 'peaks_of', 'training_metrics',
+           'set_aside', 'differences', 'find_checkpoint', 'only_plain', 'gpu_gib', 'mode_for', 'choose_mode',
+           'choose_compile', 'Way', 'first_way', 'begun_way', 'choose_way', 'packed_state', 'without_cudnn_attention',
+           'other_versions', 'all_packs', 'prepare_at_start', 'packed_figures', 'progress_line', 'predicted_memory',
+           'check_prediction', 'smaller_way', 'training_identity', 'fit', 'gpu_shared', 'peaks_of', 'training_metrics',
            'hidden_and_targets', 'head_logits', 'reference_loss', 'mean_loss', 'validation_loss', 'plan_training']
 
 # %% ../nbs/03_training.ipynb #00318873
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from .base import (decoder, freeze_all_but_linear, linear_layers, load_adapter, load_checked, load_from_model,
                              load_tokenizer, output_head, quiet, text_config)
-from .core import (GemmaPeftError, MemoryMeter, Run, base_inputs, file_hash, provenance, stage,
+from .core import (Config, GemmaPeftError, MemoryMeter, Run, base_inputs, file_hash, provenance, stage,
                              stage_settings, writing)
 from .templating import labels
 
@@ -410,12 +410,12 @@ def find_checkpoint(
 
 # %% ../nbs/03_training.ipynb #0cf7aa16
 def only_plain(
-    run: Run,
+    config: Config,
     arm: str,      # qlora or galore
 ) -> str:          # empty: every mode can
     "What is asked for that the packed modes cannot do."
-    attention = run.config.model.attn_implementation
-    if arm == "galore" and run.config.galore.train_embeddings: return "the output head is trained"
+    attention = config.model.attn_implementation
+    if arm == "galore" and config.galore.train_embeddings: return "the output head is trained"
     if attention in ("auto", "sdpa"): return ""
     return f"model.attn_implementation = {attention!r} is asked for, and packs have an attention of their own"
 
@@ -426,20 +426,29 @@ def gpu_gib() -> float | None:
     (free, total), share = torch.cuda.mem_get_info(), torch.cuda.get_per_process_memory_fraction()
     return min(total * share, free + torch.cuda.memory_reserved()) / 2**30
 
+def mode_for(
+    config: Config,
+    arm: str,                      # qlora or galore
+    dtype: str,                    # computed in
+    gib: float | None,             # of the GPU that trains, as `gpu_gib` has it; None: there is none
+    compiled: bool | None = None,  # layers are, which takes less memory; None: unless training.compile is off
+) -> tuple[str, str]:
+    "A mode's name, with the reason. Raises GemmaPeftError where none serves."
+    from gemma_peft import memory
+    asked, why = config.training.mode, only_plain(config, arm)
+    if asked in ("fast", "frugal") and why: raise GemmaPeftError(
+        f"training.mode = {asked!r} cannot serve: {why}. Use `--set training.mode=plain`")
+    if asked != "auto": return asked, "asked for"
+    return ("plain", why) if why else memory.choose_mode(config, arm, dtype, gib, compiled)
+
 def choose_mode(
     run: Run,
     arm: str,                      # qlora or galore
-    compiled: bool | None = None,  # layers are, which takes less memory; None: unless training.compile is off
+    compiled: bool | None = None,  # as in `mode_for`
 ) -> tuple:                        # a steps.Mode, and why
     "How the GPU is used, with the reason."
-    from gemma_peft import memory
     from gemma_peft.steps import MODES
-    asked, why = run.config.training.mode, only_plain(run, arm)
-    if asked in ("fast", "frugal") and why: raise GemmaPeftError(
-        f"training.mode = {asked!r} cannot serve: {why}. Use `--set training.mode=plain`")
-    if asked != "auto": return MODES[asked], "asked for"
-    if why: return MODES["plain"], why
-    name, why = memory.choose_mode(run.config, arm, compute_settings(run)["dtype"], gpu_gib(), compiled)
+    name, why = mode_for(run.config, arm, compute_settings(run)["dtype"], gpu_gib(), compiled)
     return MODES[name], why
 
 # %% ../nbs/03_training.ipynb #696f735b
@@ -448,10 +457,11 @@ COMPILE_STEPS = 600    # a run that is shorter does not win back a minute, at a 
 def choose_compile(
     asked: str,     # auto, on or off
     steps: int,     # optimiser steps of the run
+    able: tuple[bool, str] | None = None,   # whether a GPU can, and why; None: this machine
 ) -> tuple[bool, str]:
     "Whether layers are compiled, and why."
     from gemma_peft.steps import can_compile
-    possible, why = can_compile()
+    possible, why = able or can_compile()
     if asked == "off": return False, "asked for"
     if not possible: return False, why
     if asked == "auto" and steps < COMPILE_STEPS: return False, f"{steps} steps are too few to win back its time"
@@ -715,7 +725,8 @@ def check_prediction(ledger, measured_gib: float) -> dict:
     from gemma_peft import memory
     if ledger is None: return {}
     memory.check_measured(ledger, measured_gib)
-    return dict(predicted_peak_gib=round(ledger.peak_gib, 4), predicted_static_gib=round(ledger.static_gib, 4))
+    return dict(predicted_peak_gib=round(ledger.peak_gib, 4), predicted_static_gib=round(ledger.static_gib, 4),
+                predicted_reserved_gib=round(ledger.reserved_gib, 4))
 
 # %% ../nbs/03_training.ipynb #c61c3b13
 def _can_fit(run, arm, mode, compiled) -> bool:
@@ -816,10 +827,13 @@ DEFINITIONS = dict(
     gpu="the GPU that trained, one where several are visible; null without one",
     gpu_shared=f"other processes held more than {SHARED_GIB} GiB of the GPU when training began or ended, so that its seconds count their work too; null without a GPU",
     tokens_per_second="non-padding tokens a second of train_seconds",
+    kernels_reason="why GaLore's kernels could not be used on this GPU, which makes steps slower; null where "
+                   "they could, or would not serve",
     recorded_share="share of the packs that were replays of a recorded pass; 0 without a GPU",
     unrecorded_reason="why packs ran unrecorded; null where nothing stood in the way",
     predicted_peak_gib="what the memory ledger predicts for the peak on a GPU, of tensors alone",
     predicted_static_gib="the part of it that is there at every moment of training",
+    predicted_reserved_gib="what PyTorch's allocator is predicted to take of the GPU; training.mode=auto goes by it",
     final_train_loss="mean loss per trained token over the last logging interval, in nats",
     validation_loss="mean loss per trained token of the validation slice after training, in nats")
 
