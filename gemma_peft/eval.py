@@ -375,7 +375,8 @@ def evaluate_model(
     done = read_parts(parts)
     seconds, smallest = sum(p["seconds"] for p in done), min(p["batch_size"] for p in done)
     if smallest < e.batch_size:
-        run.warn(f"GPU memory was too small for {e.batch_size} prompts at once: {name} answered {smallest} at a time")
+        run.warn(f"GPU memory was too small for {e.batch_size} prompts at once: "
+                 f"{name} answered {smallest} at a time")
     results = dict(
         model=name, **score(kept, losses), bleu4_signature=bleu4_signature(), max_new_tokens=limit, generate_seconds=round(seconds, 2),
         new_tokens_per_second=round(sum(a["new_tokens"] for a in answers) / seconds, 1), evaluation_peak_memory_gib=round(meter.peak_gib, 4),

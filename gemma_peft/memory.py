@@ -53,8 +53,9 @@ def read_shape(
     text, tower = text_config(whole), whole.get("vision_config")
     numbers = {k: text[k] for k in TEXT if text.get(k) is not None}
     if missing := [k for k in TEXT[:3] if k not in numbers]:
-        raise GemmaPeftError(f"{path} has no {', '.join(missing)}; it must be the configuration of a Gemma 3, such "
-                             "as google/gemma-3-270m or google/gemma-3-1b-it. Use `--set model.id=FOLDER`")
+        raise GemmaPeftError(
+            f"{path} has no {', '.join(missing)}; it must be the configuration of a Gemma 3, such as "
+            "google/gemma-3-270m or google/gemma-3-1b-it. Use `--set model.id=FOLDER`")
     return Shape(**numbers, **(vision_numbers(tower, numbers["hidden_size"]) if tower else {}))
 
 # %% ../nbs/02c_memory.ipynb #168a4c4b
@@ -272,7 +273,8 @@ def step_bytes(
     dtype: str,              # computed in
 ) -> tuple[float, float]:    # in the optimiser's step, in the backward pass of one matrix
     "GaLore's working copies: eleven bytes a number at a refresh, five fp32 copies of what is stepped."
-    g, sizes, storage = config.galore, [math.prod(m) for m in matrices(s).values()], galore_storage(config, mode)
+    g, storage = config.galore, galore_storage(config, mode)
+    sizes = [math.prod(m) for m in matrices(s).values()]
     largest, total = max(sizes), s.num_hidden_layers * sum(sizes)
     low = max(galore_sizes(m, g.rank, g.proj_type)[0] for m in matrices(s).values()) * 3 * s.num_hidden_layers
     kernels = (dtype if g.weight_dtype == "auto" else g.weight_dtype) == "bfloat16" and g.proj_type != "full"

@@ -131,8 +131,9 @@ def _check_rows(rows, losses):
     for i, r in enumerate(rows):
         for key in ("prediction", "reference"):
             if not isinstance(r.get(key), str):
-                raise GemmaPeftError(f"answer {i} has {key} = {r.get(key)!r}, where a text belongs (an empty one "
-                                     "is accepted). Answer again: add `--stages eval --force` to this run's command")
+                raise GemmaPeftError(
+                    f"answer {i} has {key} = {r.get(key)!r}, where a text belongs (an empty one is "
+                    "accepted). Answer again: add `--stages eval --force` to this run's command")
     if losses is None: return
     if len(losses) != len(rows): raise GemmaPeftError(f"{len(rows)} answers and {len(losses)} losses; there must be one (sum, tokens) an answer, or losses=None")
     for i, pair in enumerate(losses):
@@ -186,7 +187,8 @@ def add_up(
     "Sums of an `Answers` table for many draws at once: counts @ table."
     needed = sorted({COLUMNS.index(c) for m in metrics for c in NEEDS[m]})
     sums = np.full((*counts.shape[:-1], len(COLUMNS)), np.nan)
-    flat, counts, columns = sums.reshape(-1, len(COLUMNS)), counts.reshape(-1, counts.shape[-1]), table[:, needed]
+    flat, counts = sums.reshape(-1, len(COLUMNS)), counts.reshape(-1, counts.shape[-1])
+    columns = table[:, needed]
     # in parts: small counts grow to 8 bytes each on the way
     for k in range(0, len(flat), 2000): flat[k:k + 2000, needed] = counts[k:k + 2000] @ columns
     return sums

@@ -86,7 +86,8 @@ def overlapping(run: Run) -> tuple[set, str]:       # prompt_ids; a key of NEAR
     leakage = _leakage(run)
     kind = "kept" if "kept_near" in leakage else "left out"
     left_out = (m["against"] for m in leakage.get("matches", []) if m["against_split"] == "test")
-    rows, records = run.read_json("data/processed/test_processed.json"), set(leakage.get("kept_near", left_out))
+    records = set(leakage.get("kept_near", left_out))
+    rows = run.read_json("data/processed/test_processed.json")
     return {r["prompt_id"] for r in rows if r.get("id") in records}, kind
 
 def _leakage(run: Run) -> dict:
@@ -97,7 +98,9 @@ def _leakage(run: Run) -> dict:
     raise GemmaPeftError(f"{run.path / name} does not say what the leakage audit found; it is of another "
                          f"version. Draw the records anew: {run.remedy('data')}")
 
-NOT_TRAINED_ON = " What was found near them was not trained on; such prompts may be of an easier or a harder kind."
+NOT_TRAINED_ON = (" What was found near them was not trained on; such prompts may be of an easier or a "
+                  "harder kind.")
+
 def near_note(
     kind: str,   # a key of NEAR
 ) -> str:        # "" where nothing need be said
@@ -294,7 +297,8 @@ def scored_file(
                              f"`{run.command('--stages score')}`")
     written = run.read_json(name)
     lacking = PARTS[name] - (written.keys() if isinstance(written, dict) else set())
-    if name == COMPARISONS and not lacking: lacking = {k for r in written["rows"] for k in OF_A_ROW - r.keys()}
+    if name == COMPARISONS and not lacking:
+        lacking = {k for r in written["rows"] for k in OF_A_ROW - r.keys()}
     if lacking:
         raise GemmaPeftError(f"{run.path / name} has no {', '.join(sorted(lacking))}; it is of another "
                              f"version. Score the saved answers again: {run.remedy('score')}")
@@ -354,7 +358,8 @@ def score_lines(found: dict) -> list[str]:      # found: of `read_scores`
     named = [(f"{name_of(r['model'])} and {name_of(r['against'])}", r) for r in found["comparisons"]["rows"]]
     named += [(f"{name_of(r['model'])} without {name_of(r['source'])}, and {'the base' if r['against'] == 'base' else 'with it'}", r) for r in found["comparisons"]["left_out"]]
     titles = dict(bleu4="BLEU-4", rouge_l="ROUGE-L")
-    lines += [f"{titles[r['metric']]:<8} {who}: {_difference_line(r)}" for who, r in named if r["metric"] in titles]
+    for who, r in named:
+        if r["metric"] in titles: lines.append(f"{titles[r['metric']]:<8} {who}: {_difference_line(r)}")
     for mix, arm in found["scores"].get("one_arm", {}).items():
         lines.append(f"{name_of(mix)} is {name_of(arm)} alone, the end of its grid; not tested as a mix")
     return lines

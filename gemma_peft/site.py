@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'WIDGET', 'OVERWRITTEN', 'CONTROL', 'TAGS', 'ATTRIBUTES', 'STYLES', 'FORMS', 'SECRET_NAME', 'SECRET', 'HOME',
-           'CODE', 'REPLACED', 'BLOCK', 'HTML_TAGS', 'DEFINITION', 'RESULTS', 'CONTROL_OF', 'PEERS', 'SPEEDS',
-           'checkout', 'quarto_config', 'pages', 'richest', 'safe_html', 'as_code', 'markdown_html', 'block', 'private',
-           'mask', 'scrub', 'dormant', 'clean_outputs', 'split_title', 'visible', 'documentation', 'anchor', 'to_page',
-           'local_links', 'page_sources', 'write_pages', 'quarto', 'without_secrets', 'render', 'alone', 'refuse',
-           'build_site', 'links', 'check_site', 'published', 'results_table', 'results_notes', 'results_picture',
-           'results_findings', 'results_controls', 'results_peers', 'results_speed', 'evaluated', 'readme_text',
-           'write_readme']
+           'CODE', 'REPLACED', 'BLOCK', 'PICTURES', 'HTML_TAGS', 'DEFINITION', 'RESULTS', 'CONTROL_OF', 'PEERS',
+           'SPEEDS', 'checkout', 'quarto_config', 'pages', 'richest', 'safe_html', 'as_code', 'markdown_html', 'block',
+           'private', 'mask', 'scrub', 'dormant', 'clean_outputs', 'split_title', 'visible', 'documentation', 'anchor',
+           'to_page', 'local_links', 'page_sources', 'write_pages', 'quarto', 'without_secrets', 'render', 'alone',
+           'refuse', 'build_site', 'links', 'check_site', 'published', 'results_table', 'results_notes',
+           'results_picture', 'results_findings', 'results_controls', 'results_peers', 'results_speed', 'evaluated',
+           'readme_text', 'write_readme']
 
 # %% ../nbs/08a_site.ipynb #ab314581
 import ast, html, importlib, inspect, json, math, os, re, shutil, subprocess, sys, tempfile
@@ -20,9 +20,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 from . import locks
-from .core import LABELS, GemmaPeftError, Run, STAGES, flatten, hub_token, is_local, public, repository_root
+from .core import (LABELS, GemmaPeftError, Run, STAGES, flatten, hub_token, is_local, public,
+                             repository_root)
 from .controls import ROWS
-from .score import NEAR
+from .score import NEAR, near_note
 from .report import TESTED, change, claim, duration, markdown_table, turned
 
 # %% ../nbs/08a_site.ipynb #6d52df6a
@@ -53,13 +54,15 @@ def pages(
     return [Path(p).stem for p in quarto_config(root)["project"]["render"]]
 
 # %% ../nbs/08a_site.ipynb #77f148cc
-SHOWN = ("text/html", "text/markdown", "image/png", "image/jpeg", "text/plain")     # what a page can show, richest first
+# what a page can show, richest first
+SHOWN = ("text/html", "text/markdown", "image/png", "image/jpeg", "text/plain")
 WIDGET = "application/vnd.jupyter.widget-view+json"
-OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")                                        # a progress bar's earlier states
-CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")       # a terminal's colours, and the unprintable
+OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")      # a progress bar's earlier states
+# a terminal's colours, and the unprintable
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 def richest(
-    output: dict,       # of a notebook's cell
+    output: dict,       # as a notebook's cell holds it
 ) -> tuple[str, str]:   # one of `SHOWN` and the text in that form; ("", "") for what no page shows
     "The form of an output that a page shows: no library chatter, progress bars, widgets or scripts."
     data = output.get("data", {})
@@ -71,11 +74,15 @@ def richest(
     return form, text if form.startswith("image/") else CONTROL.sub("", text)
 
 # %% ../nbs/08a_site.ipynb #de9e5cdf
-TAGS = frozenset("a b blockquote br caption code col colgroup del div em h1 h2 h3 h4 h5 h6 hr i img li ol p pre s small span strong sub sup "
-                 "table tbody td tfoot th thead tr u ul wbr".split())
-ATTRIBUTES = frozenset("align alt border class colspan height href id rowspan scope src style title valign width".split())
-STYLES = frozenset("background border border-bottom border-left border-radius border-right border-top flex flex-wrap gap margin margin-bottom "
-                   "margin-left margin-right margin-top max-width min-width opacity overflow-wrap overflow-x padding".split())
+TAGS = frozenset((
+    "a b blockquote br caption code col colgroup del div em h1 h2 h3 h4 h5 h6 hr i img li ol p pre s "
+    "small span strong sub sup table tbody td tfoot th thead tr u ul wbr").split())
+ATTRIBUTES = frozenset((
+    "align alt border class colspan height href id rowspan scope src style title valign width").split())
+STYLES = frozenset((
+    "background border border-bottom border-left border-radius border-right border-top flex flex-wrap "
+    "gap margin margin-bottom margin-left margin-right margin-top max-width min-width opacity "
+    "overflow-wrap overflow-x padding").split())
 
 def _external(target: str) -> bool: return bool(re.match(r"(?:[a-z][a-z0-9+.-]*:|//)", target, flags=re.I))
 
@@ -89,11 +96,13 @@ def safe_html(
     "HTML without scripts, handlers, foreign images and Quarto's `data-qmd`; unknown tags are shown as text."
     import bleach
     from bleach.css_sanitizer import ALLOWED_CSS_PROPERTIES, CSSSanitizer
-    sheet = re.compile(r"<style[^>]*>([^<]*)</style>")                      # of a table: pandas makes one for each
-    kept = [f"<style>{s}</style>" for s in sheet.findall(text) if not re.search(r"@|url\(|[\\`]|\{\{", s)]
+    sheet = re.compile(r"<style[^>]*>([^<]*)</style>")      # pandas makes one for each table
+    harmless = [s for s in sheet.findall(text) if not re.search(r"@|url\(|[\\`]|\{\{", s)]
     styles = CSSSanitizer(allowed_css_properties=ALLOWED_CSS_PROPERTIES | STYLES)
     body = bleach.clean(sheet.sub("", text), tags=TAGS, attributes=_allowed, css_sanitizer=styles)
-    return "".join(kept) + re.sub(r"<table(?![^>]* class=)", '<table class="dataframe caption-top"', body)      # Quarto's look for tables
+    # Quarto's look for tables
+    body = re.sub(r"<table(?![^>]* class=)", '<table class="dataframe caption-top"', body)
+    return "".join(f"<style>{s}</style>" for s in harmless) + body
 
 # %% ../nbs/08a_site.ipynb #f30ef80c
 def as_code(text: str) -> str:
@@ -103,7 +112,8 @@ def as_code(text: str) -> str:
 def markdown_html(text: str) -> str:
     "Markdown of an output as HTML; tags in it are shown as text."
     from markdown_it import MarkdownIt
-    return safe_html(MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).render(text))
+    reader = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    return safe_html(reader.render(text))
 
 FORMS = {"text/html": safe_html, "text/markdown": markdown_html, "text/plain": as_code}
 
@@ -115,19 +125,23 @@ def block(
     return "```{=html}\n" + text.rstrip("\n") + "\n```\n"
 
 # %% ../nbs/08a_site.ipynb #c84c1c87
-SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|PASSPHRASE|CREDENTIAL|COOKIE|AUTH", flags=re.I)      # of an environment variable
-SECRET = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|glpat-[\w-]{20,}"
-                    r"|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}|AIza[\w-]{35})|(?<=://)[^/\s:@]*:[^/\s:@]+(?=@)")
-HOME = re.compile(r"""(?:/home/|/Users/|\b[A-Z]:[\\/]+Users[\\/]+)[^\s\\/'"`<>|:]+|(?<![\w.])/root(?=/)""", flags=re.I)
+# names of environment variables that hold a secret; what one looks like; somebody's home folder
+SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|PASSPHRASE|CREDENTIAL|COOKIE|AUTH", flags=re.I)
+SECRET = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[\w-]{20,}"
+                    r"|glpat-[\w-]{20,}|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}|AIza[\w-]{35})"
+                    r"|(?<=://)[^/\s:@]*:[^/\s:@]+(?=@)")
+HOME = re.compile(r"""(?:/home/|/Users/|\b[A-Z]:[\\/]+Users[\\/]+)[^\s\\/'"`<>|:]+"""
+                  r"|(?<![\w.])/root(?=/)", flags=re.I)
 
 def private(
-    *folders: tuple[Path, str],   # a folder and what a page calls it: (runs/tiny's path, "runs/tiny"); "" leaves it out
+    *folders: tuple[Path, str],   # a folder and what a page calls it, such as "runs/tiny"; "" leaves it out
 ) -> dict[str, str]:              # text -> what a page shows in its place, the longest first
     "What no page may show: tokens and keys that this process knows, and where folders lie."
-    known = [v for name, v in os.environ.items() if SECRET_NAME.search(name) and len(v) >= 12] + [hub_token() or ""]
-    hidden = {v: "(token)" for v in known if v}
+    known = [v for name, v in os.environ.items() if SECRET_NAME.search(name) and len(v) >= 12]
+    hidden = {v: "(token)" for v in (*known, hub_token()) if v}
     for folder, name in (*folders, (Path(tempfile.gettempdir()), "")):
-        hidden |= {f"{form}{'' if name else end}": name for form, end in ((str(folder), os.sep), (folder.as_posix(), "/"))}
+        for form, end in ((str(folder), os.sep), (folder.as_posix(), "/")):
+            hidden[form if name else form + end] = name
     return dict(sorted(hidden.items(), key=lambda item: -len(item[0])))
 
 def mask(text: str, hidden: dict) -> str:
@@ -140,7 +154,7 @@ def scrub(text: str, hidden: dict) -> str:
     return HOME.sub("~", SECRET.sub("(token)", mask(text, hidden)))
 
 def dormant(
-    source: str,   # of a cell
+    source: str,   # a cell's
 ) -> str:
     "Source in which Quarto finds no shortcode: a word joiner, which nobody sees, stands between the braces."
     return re.sub(r"\{(?=\{<)", "{\u2060", source)
@@ -151,14 +165,16 @@ def clean_outputs(
     hidden: dict,   # from `private`
 ) -> list[dict]:
     "A cell's outputs as a page shows them, each in one form, which neither Quarto nor a browser carries out."
-    kept = []
+    clean = []
     for output in outputs:
         form, text = richest(output)
         if not text: continue
-        size = {k: v for k, v in output.get("metadata", {}).get(form, {}).items() if k in ("width", "height") and isinstance(v, int)}
-        shown = {"text/markdown": [block(FORMS[form](scrub(text, hidden)))]} if form in FORMS else {form: text}
-        kept.append(dict(output_type="display_data", metadata={form: size} if size else {}, data=shown))
-    return kept
+        about = output.get("metadata", {}).get(form, {})
+        size = {k: about[k] for k in ("width", "height") if isinstance(about.get(k), int)}
+        shown = {form: text}
+        if form in FORMS: shown = {"text/markdown": [block(FORMS[form](scrub(text, hidden)))]}
+        clean.append(dict(output_type="display_data", metadata={form: size} if size else {}, data=shown))
+    return clean
 
 # %% ../nbs/08a_site.ipynb #07bc8a7b
 def split_title(
@@ -187,7 +203,8 @@ def _find(module, name: str):
     for part in name.split("."): module = getattr(module, part, None)
     return module
 
-CODE = re.compile(r"^(`{3,}|~{3,}).*?^\1[^\S\n]*$|(`+)(?!`).+?(?<!`)\2(?!`)", flags=re.S | re.M)      # fences and spans
+# code in Markdown, fences and spans
+CODE = re.compile(r"^(`{3,}|~{3,}).*?^\1[^\S\n]*$|(`+)(?!`).+?(?<!`)\2(?!`)", flags=re.S | re.M)
 
 def visible(
     markdown: str,
@@ -267,10 +284,13 @@ def to_page(
     nb.path_ = f"{name}.ipynb"
     _nbdev()(nb)
     page = nb2dict(nb)
-    for c in page["cells"]:                                                # the last step, so that nothing comes in after it
+    hidden = hidden or {}
+    for c in page["cells"]:      # the last step, so that nothing comes in after it
         clean = scrub if "injected-parameters" in c["metadata"].get("tags", []) else mask
-        c |= dict(source=dormant(clean("".join(c["source"]), hidden or {})).splitlines(keepends=True), metadata={})
-        if c["cell_type"] == "code": c |= dict(outputs=clean_outputs(c.get("outputs", []), hidden or {}), execution_count=None)
+        source = dormant(clean("".join(c["source"]), hidden))
+        c |= dict(source=source.splitlines(keepends=True), metadata={})
+        if c["cell_type"] != "code": continue
+        c |= dict(outputs=clean_outputs(c.get("outputs", []), hidden), execution_count=None)
     page["metadata"] = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     return page
 
@@ -302,7 +322,8 @@ def page_sources(
     "Where each page comes from. Raises a `GemmaPeftError` when the run has executed nothing."
     executed = {p.stem: p for p in (run.path / "notebooks").glob("*.ipynb")}
     if not executed.keys() & {s.notebook for s in STAGES.values()}:
-        raise GemmaPeftError(f"{run.path / 'notebooks'} holds no executed notebook, so there is nothing to show. Run the pipeline first: `{run.command()}`")
+        raise GemmaPeftError(f"{run.path / 'notebooks'} holds no executed notebook, so there is nothing to "
+                             f"show. Run the pipeline first: `{run.command()}`")
     found = {name: executed[name] if name in executed and name != "index" else root / "nbs" / f"{name}.ipynb" for name in pages(root)}
     if missing := [n for n, p in found.items() if not p.exists()]:
         raise GemmaPeftError(f"_quarto.yml names {', '.join(missing)}, and nbs/ has no such notebook. Take the line out of _quarto.yml, or add the notebook")
@@ -319,6 +340,7 @@ def write_pages(
     words = [v for v in (run.profile, *flatten(run.config).values()) if isinstance(v, str)]
     inputs = {Path(v): public(v) for v in words if Path(v).is_absolute() and is_local(v)}
     hidden = private((run.path, f"runs/{run.path.name}"), (root, ""), *inputs.items())
+    online = ini["doc_host"] + ini["doc_baseurl"]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         os.chdir(root)                                                        # nbdev looks for settings.ini from the working folder up
@@ -327,7 +349,7 @@ def write_pages(
             _front_matter(page)
             for c in page["cells"]:
                 if c["cell_type"] != "markdown": continue
-                linked = local_links("".join(c["source"]), list(sources), ini["doc_host"] + ini["doc_baseurl"])
+                linked = local_links("".join(c["source"]), list(sources), online)
                 c["source"] = linked.splitlines(keepends=True)
             (folder / f"{name}.ipynb").write_text(json.dumps(page, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     finally: os.chdir(here)
@@ -345,7 +367,8 @@ def without_secrets() -> dict[str, str]:
 
 def render(root: Path):
     "Run `quarto render`, without secrets. Raises a `GemmaPeftError` with Quarto's last words when it fails."
-    done = subprocess.run([quarto(), "render"], cwd=root, env=without_secrets(), capture_output=True, encoding="utf-8", errors="replace")
+    done = subprocess.run([quarto(), "render"], cwd=root, env=without_secrets(), capture_output=True,
+                          encoding="utf-8", errors="replace")
     if done.returncode: raise GemmaPeftError("quarto render failed:\n" + "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:]))
 
 # %% ../nbs/08a_site.ipynb #684e86cb
@@ -356,8 +379,10 @@ def alone(root: Path):
         with locks.hold(root / ".site.lock"): yield
     except locks.Held as e:
         who = f"process {e.holder['pid']} on {e.holder['host']}"
-        raise GemmaPeftError(f"Another `gemma-peft site` is at work in {root} ({who}). Wait until it has ended") from None
-    except locks.LockError as e: raise GemmaPeftError(f"{e}. Give yourself leave to write in {root}") from None
+        raise GemmaPeftError(f"Another `gemma-peft site` is at work in {root} ({who}). Wait until it has "
+                             "ended, then try again") from None
+    except locks.LockError as e:
+        raise GemmaPeftError(f"{e}. Give yourself leave to write in {root}") from None
 
 def refuse(problems: list[str], what: str):
     "Raise a `GemmaPeftError` that lists the problems, where there are any."
@@ -409,37 +434,48 @@ def _sources(page: dict) -> list[str]:
 
 def _shown(page: dict) -> list[str]:
     "The HTML of a page's outputs."
-    texts = ["".join(o.get("data", {}).get("text/markdown", "")) for c in page["cells"] for o in c.get("outputs", [])]
-    return [m[1] for t in texts if (m := BLOCK.fullmatch(t))]
+    blocks = [BLOCK.fullmatch("".join(data.get("text/markdown", ""))) for data in _data(page)]
+    return [b[1] for b in blocks if b]
+
+def _data(page: dict) -> list[dict]:
+    "The forms of a page's outputs."
+    return [o.get("data", {}) for c in page["cells"] for o in c.get("outputs", [])]
 
 def _anchors(page: dict) -> set[str]:
     "Ids that a link to the page may name."
-    headings = re.findall(r"^#{1,6} (.+)$", "\n".join(CODE.sub(lambda m: m[0] if m[2] else "", s) for s in _sources(page)), flags=re.M)
-    ids = re.findall(r"\bid=[\"']([^\"']+)[\"']", "\n".join(_sources(page) + _shown(page)))
-    return {m[1] if (m := re.search(r"\{#([\w.-]+)", h)) else anchor(h) for h in headings} | set(ids)
+    unfenced = "\n".join(CODE.sub(lambda m: m[0] if m[2] else "", s) for s in _sources(page))
+    ids = set(re.findall(r"\bid=[\"']([^\"']+)[\"']", "\n".join(_sources(page) + _shown(page))))
+    for heading in re.findall(r"^#{1,6} (.+)$", unfenced, flags=re.M):
+        given = re.search(r"\{#([\w.-]+)", heading)
+        ids.add(given[1] if given else anchor(heading))
+    return ids
 
 # %% ../nbs/08a_site.ipynb #5a311e46
+PICTURES = ("image/png", "image/jpeg")
 HTML_TAGS = TAGS | {"center", "details", "summary", "kbd", "style"}      # what a page's own text may use
 DEFINITION = re.compile(r"^[^\S\n]*(?:(?:[-*+]|\d+\.)[^\S\n]+)?(\[[^\]\n]+\]:)[^\S\n]", flags=re.M)
 
 def _lost(markdown: str) -> list[str]:
     "What Quarto would leave out of a page's own text."
     text = CODE.sub("code", markdown)
-    tags = [t for t in re.findall(r"</?([A-Za-z][\w-]*)(?!:)\b", text) if t.lower() not in HTML_TAGS and f"<{t}:" not in text]
-    return ([f"has <{t}>, which is dropped as an unknown tag: put it in backticks" for t in dict.fromkeys(tags)]
-            + [f"has {d}, which is dropped as the definition of a link: say it otherwise" for d in DEFINITION.findall(text)])
+    tags = dict.fromkeys(re.findall(r"</?([A-Za-z][\w-]*)(?!:)\b", text))
+    unknown = [t for t in tags if t.lower() not in HTML_TAGS and f"<{t}:" not in text]
+    dropped = "which is dropped as the definition of a link: say it otherwise"
+    return ([f"has <{t}>, which is dropped as an unknown tag: put it in backticks" for t in unknown]
+            + [f"has {d}, {dropped}" for d in DEFINITION.findall(text)])
 
-def _told(text: str, hidden: dict) -> list[str]:
+def _secrets(text: str, hidden: dict) -> list[str]:
     "Secrets in a text that is published. They are not repeated."
+    alike = [f"holds what looks like a token or key: {m[0][:5]}…" for m in SECRET.finditer(text)]
     known = any(short == "(token)" and value in text for value, short in hidden.items())
-    return [f"holds what looks like a token or key: {m[0][:5]}…" for m in SECRET.finditer(text)] + ["holds a token or key of this machine"] * known
+    return alike + ["holds a token or key of this machine"] * known
 
 def _output_problems(page: dict) -> list[str]:
     "Outputs that Quarto would read as its own, and what no output may tell."
-    shown = [o.get("data", {}) for c in page["cells"] for o in c.get("outputs", [])]
-    read = [k for d in shown for k, v in d.items() if not k.startswith("image/p") and not k.startswith("image/j") and not BLOCK.fullmatch("".join(v))]
+    texts = [(form, "".join(v)) for data in _data(page) for form, v in data.items() if form not in PICTURES]
     homes = [m[0] for t in _shown(page) for m in HOME.finditer(t)]
-    return [f"has an output that Quarto would read: {k}" for k in read] + [f"names a folder of somebody's machine: {h}" for h in homes]
+    return ([f"has an output that Quarto would read: {form}" for form, t in texts if not BLOCK.fullmatch(t)]
+            + [f"names a folder of somebody's machine: {home}" for home in homes])
 
 # %% ../nbs/08a_site.ipynb #dc4d86b8
 def _page_problems(name: str, page: dict) -> list[str]:
@@ -457,8 +493,9 @@ def _page_problems(name: str, page: dict) -> list[str]:
         if c["cell_type"] == "markdown" and re.search(r"^# \S", re.sub(r"^(`{3,}).*?^\1", "", source, flags=re.S | re.M), flags=re.M): problems.append(f"has a second title: {source.strip().splitlines()[0]!r}")
         if c["cell_type"] == "markdown": problems += _lost(source)
         if c["cell_type"] == "code": problems += [f"shows a directive: {d!r}" for d in re.findall(r"^#\|\s*\w+\s*$", source, flags=re.M)]
-        if "{" + "{<" in source: problems.append(f"has a shortcode in its source: {source.strip().splitlines()[0]!r}")
-    problems += _output_problems(page) + _told("\n".join(_shown(page)), private())
+        if "{" + "{<" in source:
+            problems.append(f"has a shortcode in its source: {source.strip().splitlines()[0]!r}")
+    problems += _output_problems(page) + _secrets("\n".join(_shown(page)), private())
     return [f"{name} {p}" for p in problems]
 
 # %% ../nbs/08a_site.ipynb #887f3619
@@ -495,7 +532,8 @@ def _check_sources(root: Path) -> list[str]:
     read = {p.resolve(): json.loads(p.read_text(encoding="utf-8")) for p in folder.glob("*.ipynb")}
     known = {p: _anchors(page) for p, page in read.items()}
     for p, page in sorted(read.items()):
-        problems += _page_problems(p.name, page) + _link_problems(p.name, [l for t in _sources(page) + _shown(page) for l in links(t)], folder, known)
+        targets = [link for text in _sources(page) + _shown(page) for link in links(text)]
+        problems += _page_problems(p.name, page) + _link_problems(p.name, targets, folder, known)
     return problems
 
 # %% ../nbs/08a_site.ipynb #44e5b319
@@ -511,13 +549,16 @@ class _Html(HTMLParser):
 
 def _check_html(folder: Path) -> list[str]:
     "Problems of rendered pages."
-    files = sorted(p.resolve() for ending in ("html", "json", "xml") for p in folder.rglob(f"*.{ending}") if "site_libs" not in p.parts)
-    texts = {p: p.read_text(encoding="utf-8") for p in files}
+    files = [p.resolve() for ending in ("html", "json", "xml") for p in folder.rglob(f"*.{ending}")]
+    texts = {p: p.read_text(encoding="utf-8") for p in sorted(files) if "site_libs" not in p.parts}
     read, hidden = {p: _Html(t) for p, t in texts.items() if p.suffix == ".html"}, private()
     known = {p: page.ids | {""} for p, page in read.items()}
-    local = {p: [t for t in page.targets if t.strip("#") and not t.startswith("/")] for p, page in read.items()}
-    return ([x for p, targets in local.items() for x in _link_problems(p.name, targets, p.parent, known)]
-            + [f"{p.name} {problem}" for p, text in texts.items() for problem in dict.fromkeys(_told(text, hidden))])
+    problems = []
+    for p, page in read.items():
+        local = [t for t in page.targets if t.strip("#") and not t.startswith("/")]
+        problems += _link_problems(p.name, local, p.parent, known)
+    for p, text in texts.items(): problems += [f"{p.name} {s}" for s in dict.fromkeys(_secrets(text, hidden))]
+    return problems
 
 def check_site(
     folder=None,      # the repository (its sources are read), or a folder of rendered pages such as _site
@@ -599,12 +640,16 @@ def _family_note(f: dict) -> str:      # figures.json
     "What the p-values and intervals beside a claim cover."
     sizes = Counter((r.get("seeds") == 1, r["metric"] == "reference_loss") for r in f["comparisons"])
     toy = " It is a model of a few million parameters, and says nothing about Gemma." if f.get("model") == "tiny" else ""
-    return (f"Each sentence is what a test came to.{toy} A p-value is corrected within its family ({_listed(map(str, sizes.values()))} tests: scores and loss apart, and apart what has several seeds and what has one), "
-            "and cannot be smaller than the number of resamples allows. With several seeds it is the larger of two: of a test on these trained models, and of one that counts the luck of the seeds. With one seed it is about these trained "
-            "models alone. An interval is not corrected; it holds the luck of the seeds where there are several.")
+    tests = _listed(map(str, sizes.values()))
+    return (f"Each sentence is what a test came to.{toy} A p-value is corrected within its family ({tests} "
+            "tests: scores and loss apart, and apart what has several seeds and what has one), and cannot be "
+            "smaller than the number of resamples allows. With several seeds it is the larger of two: of a "
+            "test on these trained models, and of one that counts the luck of the seeds. With one seed it is "
+            "about these trained models alone. An interval is not corrected; it holds the luck of the seeds "
+            "where there are several.")
 
 def _other_limits(f: dict) -> list[str]:      # figures.json
-    "Where a score's gain may come from, besides better answers: learning to stop, and prompts that share words with other slices."
+    "Where a gain may come from, besides better answers: learning to stop, and prompts that share words."
     found, lines = {m: s for m, s in f["scores"].items() if m in ("base", *CONTROL_OF)}, []
     told = lambda values: ", ".join(f"{LABELS[m]} {v}" for m, v in values.items())
     cut = {m: s["overall"].get("cut_share", 0) for m, s in found.items()}
@@ -612,8 +657,9 @@ def _other_limits(f: dict) -> list[str]:      # figures.json
         lines.append(f"Answers cut at the limit of tokens: {told({m: f'{v:.0%}' for m, v in cut.items()})}. Part of every gain over the base is having learned to stop.")
     if f.get("overlaps") and all("without_overlaps" in s for s in found.values()):
         near = f.get("overlaps_near", "left out")
-        but = " What was found near them was not trained on; such prompts may be of an easier or a harder kind." * (near == "left out")
-        lines.append(f"Without the {f['overlaps']} test prompts that are {NEAR[near]}, BLEU-4: {told({m: format(s['without_overlaps']['bleu4'], '.4f') for m, s in found.items()})}.{but}")
+        rest = told({m: f"{s['without_overlaps']['bleu4']:.4f}" for m, s in found.items()})
+        lines.append(f"Without the {f['overlaps']} test prompts that are {NEAR[near]}, BLEU-4: {rest}."
+                     f"{near_note(near)}")
     return lines
 
 def _listed(words) -> str:

@@ -81,8 +81,9 @@ def _check_models(
 
 def _check_same(name, a, other, b):
     if len(a) != len(b):
-        raise GemmaPeftError(f"{name} has {len(a)} answers and {other} {len(b)}; compared models answer the same "
-                             "prompts. Answer again: add `--stages eval --force` to this run's command")
+        raise GemmaPeftError(
+            f"{name} has {len(a)} answers and {other} {len(b)}; compared models answer the same prompts. "
+            "Answer again: add `--stages eval --force` to this run's command")
     for i, (p, q) in enumerate(zip(a.prompts, b.prompts)):
         if p != q:
             raise GemmaPeftError(f"row {i} of {name} answers prompt {p[0]!r} ({p[1][:40]!r}) and of {other} {q[0]!r} ({q[1][:40]!r}); both must answer the same prompts in one order. Compare models of one test set, sorted by prompt_id")
@@ -316,7 +317,8 @@ def intervals(
     if too_few(first := seeds[0]): return {k: v for m in metrics for k, v in ends(m, (None, None)).items()}
     figures = resampled(seeds, metrics, resample_counts(len(first), resamples, seed, strata, first.unit))
     draws = seed_draws(len(seeds), resamples, seed)
-    return {k: v for m in metrics for k, v in ends(m, _percentiles(over_seeds(*figures[m], draws)[0])).items()}
+    edges = {m: _percentiles(over_seeds(*figures[m], draws)[0]) for m in metrics}
+    return {k: v for m in metrics for k, v in ends(m, edges[m]).items()}
 
 def add_intervals(
     found: dict,             # of `metrics.group_figures`; changed

@@ -277,7 +277,8 @@ class PackedSteps:
 
     def run(self, pack: dict):    # tensors on the device
         "Forward and backward pass of a pack; its loss."
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None): loss = self.loss(pack)
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            loss = self.loss(pack)
         loss.backward(); return loss.detach()
 
 # %% ../nbs/02b_steps.ipynb #29765e4f
