@@ -103,11 +103,11 @@ SCORES = ("bleu4", "rouge_l", "reference_loss")
 def overall_of(
     run: Run,
     name: str,          # a model of the run
-    source: str = "",   # of one source; empty means all prompts
+    source: str = "",   # one source; empty means all prompts
 ) -> dict:
     "Stored scores of a model. Raises GemmaPeftError where they are of another version."
-    found = run.read_json(results_file(name))
-    part = found.get("by_source", {}).get(source) if source else found.get("overall")
+    results = run.read_json(results_file(name))
+    part = results.get("by_source", {}).get(source) if source else results.get("overall")
     if isinstance(part, dict) and part.keys() >= set(SCORES): return part
     raise GemmaPeftError(f"{run.path / results_file(name)} has not all of {', '.join(SCORES)}; it is of "
                          f"another version. Evaluate again: {run.remedy('eval')}")
@@ -194,7 +194,9 @@ def train_seed(
 def seed_scores(run: Run) -> dict:   # arm -> seed -> overall scores
     "What both arms reached with each seed."
     where = {run.config.seed: run.path} | {s: run.path / f"seeds/{s}" for s in run.other_seeds()}
-    def read(folder, arm): found = overall_of(Run.load(folder), arm); return {k: found[k] for k in SCORES}
+    def read(folder, arm):
+        overall = overall_of(Run.load(folder), arm)
+        return {k: overall[k] for k in SCORES}
     return {arm: {seed: read(folder, arm) for seed, folder in where.items()} for arm in ARMS}
 
 def seed_table(run: Run) -> list[dict]:   # model, metric, seeds, mean, sd, low, high
@@ -561,8 +563,9 @@ def check_controls(
     if stale: raise GemmaPeftError(f"{run.path} has other settings than its {' and '.join(stale)} had ({stage_state(run, stale[0])['why']}). Controls are compared with both arms; make these anew first: "
                                    f"`{run.command(f'--stages {again}')}`")
     due = {*ARMS, "eval", *run.unmade("eval")}
+    first = ",".join(s for s in STAGES if s in due)
     if missing: raise GemmaPeftError(f"{run.path} is not finished: {', '.join(missing)} missing. Controls are compared with both arms; "
-                                     f"make them first: `{run.command('--stages ' + ','.join(s for s in STAGES if s in due))}`")
+                                     f"make them first: `{run.command(f'--stages {first}')}`")
     if c.forgetting_text: text_rows(run)
     if c.generalisation: training_sample(run)
 

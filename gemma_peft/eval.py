@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RESAMPLES', 'STOP_TOKENS', 'DECODERS', 'ARMS', 'DEFINITIONS', 'MODELS', 'GROUP_KEYS', 'bleu4', 'bleu4_signature',
            'rouge_l', 'bleu4_metric', 'rouge_l_metric', 'rounded', 'score', 'left_pad', 'stop_token_ids', 'cut_at_stop',
-           'greedy', 'make_decoder', 'answer_batch', 'read_parts', 'where_it_fits', 'generate_answers', 'batch_noise',
+           'greedy', 'make_decoder', 'answer_batch', 'read_parts', 'generate_answers', 'where_it_fits', 'batch_noise',
            'results_file', 'model_files', 'parts_folder', 'answer_progress', 'evaluate_model', 'drop_parts',
            'evaluate_models', 'score_table', 'show_scores', 'plot_scores']
 
@@ -202,7 +202,7 @@ def _answers_or_none(model, tokenizer, rows, max_new_tokens, decoder=None):
     "The batch's answers, or None when the GPU's memory is too small for it."
     from gemma_peft.steps import out_of_memory
     try: return answer_batch(model, tokenizer, rows, max_new_tokens, decoder)
-    # in whatever disguise; handled by the caller, for the tensors it saw live as long as the error
+    # the next try waits until this error is gone: it keeps alive whatever tensors it saw
     except Exception as e:
         if not out_of_memory(e): raise
     if decoder: decoder.release()
@@ -214,22 +214,6 @@ def _halved(batch_size: int) -> int:
                                              "`--set eval.max_new_tokens=64`, a smaller model.id")
     print(f"GPU memory is too small for {batch_size} prompts at once: going on with {batch_size // 2}", flush=True)
     return batch_size // 2
-
-# %% ../nbs/06_eval.ipynb #e24c97a4
-def where_it_fits(
-    compute,       # tensors -> tensor
-    *tensors,
-    device,        # where the result belongs
-):
-    "`compute(*tensors)` on `device`; on the CPU, and said so, where GPU memory is too small for that."
-    from gemma_peft.steps import out_of_memory
-    try: return compute(*(t.to(device) for t in tensors))
-    except Exception as e:
-        if str(device) == "cpu" or not out_of_memory(e): raise
-    free_memory()
-    print(f"GPU memory is too small to merge a matrix of {' x '.join(map(str, tensors[0].shape))}: the CPU "
-          f"does it", flush=True)
-    return compute(*(t.cpu() for t in tensors)).to(device)
 
 # %% ../nbs/06_eval.ipynb #59e3ea74
 def generate_answers(
@@ -262,6 +246,22 @@ def generate_answers(
 
 def _write_part(folder: Path, part: dict):
     with writing(Path(folder) / f"batch-{part['start']:07d}.json") as t: t.write_text(json.dumps(part, ensure_ascii=False), encoding="utf-8")
+
+# %% ../nbs/06_eval.ipynb #725b181d
+def where_it_fits(
+    compute,       # tensors -> tensor
+    *tensors,      # the first is the matrix that is changed
+    device,        # where the result belongs
+):                 # the tensor, on `device`
+    "`compute(*tensors)` on `device`; on the CPU, and said so, where GPU memory is too small for that."
+    from gemma_peft.steps import out_of_memory
+    try: return compute(*(t.to(device) for t in tensors))
+    except Exception as e:
+        if str(device) == "cpu" or not out_of_memory(e): raise
+    free_memory()
+    shape = " x ".join(map(str, tensors[0].shape))
+    print(f"GPU memory is too small to merge a matrix of {shape}: the CPU does it", flush=True)
+    return compute(*(t.cpu() for t in tensors)).to(device)
 
 # %% ../nbs/06_eval.ipynb #722e8872
 def batch_noise(
@@ -384,8 +384,8 @@ def evaluate_model(
     seconds, smallest = sum(p["seconds"] for p in done), min(p["batch_size"] for p in done)
     reasons = [p.get("unrecorded_reason") for p in done]
     if smallest < e.batch_size:
-        run.warn(f"GPU memory was too small for {e.batch_size} prompts at once: {name} answered {smallest} "
-                 f"at a time")
+        run.warn(f"GPU memory was too small for {e.batch_size} prompts at once: "
+                 f"{name} answered {smallest} at a time")
     results = dict(
         model=name, **score(kept, losses), bleu4_signature=bleu4_signature(), max_new_tokens=limit, generate_seconds=round(seconds, 2),
         new_tokens_per_second=round(sum(a["new_tokens"] for a in answers) / seconds, 1), evaluation_peak_memory_gib=round(meter.peak_gib, 4),

@@ -308,7 +308,8 @@ def _write(self, b: Bucket, s: slice, step: int, direction):
 def _step_pending(self, b: Bucket):
     "What a backward pass left in `b.low`, its projected gradients; see below."
     for s in b.runs(sorted(b.waiting)):
-        whole = b.low_shape if self._kernels(b) else b.shape           # without kernels the step is made in fp32 copies of the weights
+        # without kernels the step is made in fp32 copies of the weights
+        whole = b.low_shape if self._kernels(b) else b.shape
         for c in chunks(s, math.prod(whole)): self._advance(b, c, low=b.low[c].float())
 
 # %% ../nbs/04d_galore_adamw.ipynb #3e347365

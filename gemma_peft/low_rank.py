@@ -106,8 +106,10 @@ def _strongest(
     "The strongest directions within a span, by Rayleigh and Ritz (Halko et al. 2011, algorithm 5.3)."
     y, width = x @ basis, basis.shape[-1]
     favour = nudge * torch.arange(width, 0., -1, device=x.device).diag()
-    q = torch.linalg.eigh(y.mT @ y + favour).eigenvectors[..., -rank:]            # ascending order: the strongest are last
-    span = q @ (q[..., :rank, :].mT + 1e-6 * torch.eye(rank, device=x.device))    # the first columns, projected on what q spans
+    # eigenvalues ascend: the strongest directions are last
+    strongest = torch.linalg.eigh(y.mT @ y + favour).eigenvectors[..., -rank:]
+    # the first columns, projected on what these span
+    span = strongest @ (strongest[..., :rank, :].mT + 1e-6 * torch.eye(rank, device=x.device))
     return orthonormal(basis @ span)
 
 def randomized_subspace(g, rank, sides, previous=None, iterations=ITERATIONS, oversample=OVERSAMPLE) -> dict:

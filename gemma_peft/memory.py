@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEXT', 'SHAPES', 'SIGLIP', 'BYTES', 'SAVED', 'TRL_TILE', 'HEAD_ROWS', 'RECORDED', 'FRAGMENTS', 'WORKSPACE',
-           'REFRESHED', 'STEPPED', 'COMPONENTS', 'NAMES', 'SHARE', 'Shape', 'vision_numbers', 'read_shape',
-           'model_shape', 'matrices', 'parameters', 'quantised', 'qlora_static', 'galore_sizes', 'galore_storage',
+           'REFRESHED', 'STEPPED', 'COMPONENTS', 'NAMES', 'SHARE', 'Shape', 'read_shape', 'model_shape', 'matrices',
+           'parameters', 'vision_numbers', 'quantised', 'qlora_static', 'galore_sizes', 'galore_storage',
            'galore_static', 'layer_bytes', 'logits_bytes', 'tokens_at_once', 'Ledger', 'step_bytes', 'ledger',
            'check_measured', 'plot_ledger', 'picture', 'remedies', 'choose_mode']
 
@@ -45,32 +45,18 @@ SHAPES = {"google/gemma-3-270m": _270m, "google/gemma-3-270m-it": _270m, "google
           "google/gemma-3-1b-it": _1b, "google/gemma-3-4b-pt": _4b, "google/gemma-3-4b-it": _4b}
 
 # %% ../nbs/02c_memory.ipynb #cf2bddcf
-SIGLIP = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_channels=3,
-              image_size=224, patch_size=16, vision_use_head=True)      # transformers' own
-
-def vision_numbers(
-    tower: dict,     # vision_config of a config.json
-    width: int,      # hidden_size of the text model
-) -> dict:           # vision_linear, vision_other -> how many numbers
-    "What a vision tower and its projector hold."
-    v = SIGLIP | {k: tower[k] for k in SIGLIP if k in tower}
-    h, i, patch, head = v["hidden_size"], v["intermediate_size"], v["patch_size"], v["vision_use_head"]
-    layers, places = v["num_hidden_layers"] + head, (v["image_size"] // patch) ** 2
-    other = layers * (9 * h + i) - head * h                             # biases and norms; a head has one norm, and a probe
-    other += (v["num_channels"] * patch**2 + 1 + places) * h + 2 * h    # patches, their places, the last norm
-    return dict(vision_linear=layers * (4 * h * h + 2 * h * i), vision_other=other + (width + 1) * h)
-
 def read_shape(
     path: Path,   # of a config.json
 ) -> Shape:
     "The shape in a model's configuration. Raises GemmaPeftError for one that lacks a number."
     whole = json.loads(Path(path).read_text(encoding="utf-8"))
-    found = {k: text_config(whole)[k] for k in TEXT if text_config(whole).get(k) is not None}
-    if missing := [k for k in TEXT[:3] if k not in found]: raise GemmaPeftError(
-        f"{path} has no {', '.join(missing)}; it must be the configuration of a Gemma 3, such as google/gemma-3-270m or "
-        "google/gemma-3-1b-it. Use `--set model.id=FOLDER`")
-    tower = whole.get("vision_config")
-    return Shape(**found, **(vision_numbers(tower, found["hidden_size"]) if tower else {}))
+    text, tower = text_config(whole), whole.get("vision_config")
+    numbers = {k: text[k] for k in TEXT if text.get(k) is not None}
+    if missing := [k for k in TEXT[:3] if k not in numbers]:
+        raise GemmaPeftError(
+            f"{path} has no {', '.join(missing)}; it must be the configuration of a Gemma 3, such as "
+            "google/gemma-3-270m or google/gemma-3-1b-it. Use `--set model.id=FOLDER`")
+    return Shape(**numbers, **(vision_numbers(tower, numbers["hidden_size"]) if tower else {}))
 
 # %% ../nbs/02c_memory.ipynb #168a4c4b
 def model_shape(
@@ -80,7 +66,8 @@ def model_shape(
 ) -> Shape:
     "A model's shape, from its folder, our table or the hub's cache. Nothing is downloaded; GemmaPeftError where that leaves it unknown."
     from huggingface_hub import try_to_load_from_cache
-    if id == "tiny": return Shape(**{k: getattr(tiny or TinyConfig(), k) for k in TEXT if k != "sliding_window"})
+    if id == "tiny":
+        return Shape(**{k: getattr(tiny or TinyConfig(), k) for k in TEXT if k != "sliding_window"})
     if (folder := Path(id).expanduser() / "config.json").exists(): return read_shape(folder)
     if id in SHAPES: return SHAPES[id]
     cached = try_to_load_from_cache(id, "config.json", revision=revision) if id.count("/") == 1 and not id.startswith((".", "/", "~")) else None
@@ -102,6 +89,23 @@ def parameters(
     "The model's parameters by kind."
     return dict(linear=s.num_hidden_layers * sum(map(math.prod, matrices(s).values())), embedding=s.vocab_size * s.hidden_size,
                 norms=s.num_hidden_layers * (4 * s.hidden_size + 2 * s.head_dim) + s.hidden_size)
+
+# %% ../nbs/02c_memory.ipynb #0a3ffb3e
+SIGLIP = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_channels=3,
+              image_size=224, patch_size=16, vision_use_head=True)      # transformers' own
+
+def vision_numbers(
+    tower: dict,     # vision_config of a config.json
+    width: int,      # hidden_size of the text model
+) -> dict:           # vision_linear, vision_other -> how many numbers
+    "What a vision tower and its projector hold."
+    v = SIGLIP | {k: tower[k] for k in SIGLIP if k in tower}
+    h, i, patch, head = v["hidden_size"], v["intermediate_size"], v["patch_size"], v["vision_use_head"]
+    layers, places = v["num_hidden_layers"] + head, (v["image_size"] // patch) ** 2
+    other = layers * (9 * h + i) - head * h               # biases and norms; a head has one norm, and a probe
+    other += (v["num_channels"] * patch**2 + 1) * h       # patches
+    other += places * h + 2 * h                           # where they are, and the last norm
+    return dict(vision_linear=layers * (4 * h * h + 2 * h * i), vision_other=other + (width + 1) * h)
 
 # %% ../nbs/02c_memory.ipynb #f21c60f5
 BYTES = dict(float32=4, bfloat16=2)
@@ -130,9 +134,11 @@ def qlora_static(
     embedding = counts["embedding"] * width if q.embedding_bits == 16 else quantised(counts["embedding"], q.embedding_bits)
     factors = [q.r * side for shape in matrices(s).values() for side in shape for _ in range(s.num_hidden_layers)]
     moment = lambda n: quantised(n, 8, 256) if mode.adapter_moments == "8bit" and n >= 4096 else 4 * n       # bitsandbytes leaves small tensors alone
-    tower = s.vision_linear * width if mode.dequantise else quantised(s.vision_linear, 4, double=q.double_quant)
+    tower = quantised(s.vision_linear, 4, double=q.double_quant)
+    if mode.dequantise: tower = s.vision_linear * width
     weights = base + embedding + tower + (counts["norms"] + s.vision_other) * width
-    return dict(weights=weights, adapters=4 * sum(factors), gradients=4 * sum(factors), states=2 * sum(map(moment, factors)))
+    adapters = 4 * sum(factors)
+    return dict(weights=weights, adapters=adapters, gradients=adapters, states=2 * sum(map(moment, factors)))
 
 # %% ../nbs/02c_memory.ipynb #63d84445
 def galore_sizes(
@@ -226,8 +232,8 @@ def tokens_at_once(
     return tokens, 0. if dtype == "bfloat16" else rows * longest / tokens
 
 # %% ../nbs/02c_memory.ipynb #391e7147
-RECORDED = dict(fast=3.15, frugal=4.5)   # how many times the memory of a pass its recordings keep; measured below
-FRAGMENTS = .65                          # GiB that an allocator keeps beside the peak where nothing is recorded
+RECORDED = dict(fast=3.15, frugal=4.5)   # times the memory of a pass that its recordings keep; measured below
+FRAGMENTS = .65                          # GiB kept beside the peak where nothing is recorded; measured below
 
 @dataclass
 class Ledger:
@@ -266,14 +272,15 @@ def step_bytes(
     mode,
     dtype: str,              # computed in
 ) -> tuple[float, float]:    # in the optimiser's step, in the backward pass of one matrix
-    "GaLore's working copies: about eleven bytes a number whose subspace is refreshed, five fp32 copies of what is stepped."
-    g, sizes, kept = config.galore, [math.prod(m) for m in matrices(s).values()], galore_storage(config, mode)
+    "GaLore's working copies: eleven bytes a number at a refresh, five fp32 copies of what is stepped."
+    g, storage = config.galore, galore_storage(config, mode)
+    sizes = [math.prod(m) for m in matrices(s).values()]
     largest, total = max(sizes), s.num_hidden_layers * sum(sizes)
     low = max(galore_sizes(m, g.rank, g.proj_type)[0] for m in matrices(s).values()) * 3 * s.num_hidden_layers
     kernels = (dtype if g.weight_dtype == "auto" else g.weight_dtype) == "bfloat16" and g.proj_type != "full"
     copied = 0 if kernels else min(max(STEPPED, largest), total)             # whole matrices, in chunks
-    if kernels and kept["states"] == "8bit": copied = min(STEPPED, low)      # moments alone
-    if kept["layerwise"] == "off": return max(11 * min(REFRESHED, total), 20 * copied), 0
+    if kernels and storage["states"] == "8bit": copied = min(STEPPED, low)      # moments alone
+    if storage["layerwise"] == "off": return max(11 * min(REFRESHED, total), 20 * copied), 0
     return 20 * copied, 11 * largest
 
 # %% ../nbs/02c_memory.ipynb #b24caae5
@@ -375,7 +382,7 @@ def picture(fig, dpi: int = 110):
     return Image(data=data.getvalue(), width=int(fig.get_figwidth() * 90))
 
 # %% ../nbs/02c_memory.ipynb #f50ebdc9
-SHARE = .9      # of the memory at hand that a run may reserve; the rest is for the driver and surprises
+SHARE = .9      # a run may reserve so much of the memory at hand; the rest is for the driver and surprises
 
 def remedies(config: Config, method: str) -> list[str]:
     "Settings that make a frugal run smaller."
@@ -390,7 +397,7 @@ def choose_mode(
     config: Config,
     method: str,                    # qlora or galore
     dtype: str,                     # computed in
-    memory_gib: float | None,       # of the GPU that trains, free or this process's; None: there is none
+    memory_gib: float | None,       # free or this process's on the GPU that trains; None: there is no GPU
     compiled: bool | None = None,   # layers are; None: training.compile is not off
 ) -> tuple[str, str]:               # plain, fast or frugal; and why
     "What training.mode=auto takes, by what is reserved. Raises GemmaPeftError where nothing fits."
@@ -404,5 +411,6 @@ def choose_mode(
         if need <= SHARE * memory_gib: return mode, f"{need:.1f} of {memory_gib:.1f} GiB at hand{more}"
     short = need - SHARE * memory_gib
     raise GemmaPeftError(
-        f"{method}: the frugal mode reserves {need:.1f} GiB, {short:.1f} more than {SHARE:.0%} of the {memory_gib:.1f} GiB at hand on "
-        f"this GPU. Remedies: {', '.join(remedies(config, method))}. To try all the same: `--set training.mode=frugal`")
+        f"{method}: the frugal mode reserves {need:.1f} GiB, {short:.1f} more than {SHARE:.0%} of the "
+        f"{memory_gib:.1f} GiB at hand on this GPU. Remedies: {', '.join(remedies(config, method))}. "
+        "To try all the same: `--set training.mode=frugal`")

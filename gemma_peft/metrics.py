@@ -99,7 +99,7 @@ class Answers:
     prompts: list[tuple]   # (prompt_id, reference): two models can be compared where these are the same
     source: np.ndarray     # (n,) text
     turns: np.ndarray      # (n,) user's turns in the prompt; 0 where the prompt is not known
-    unit: np.ndarray | None = None   # (n,) of `prompt_units`; None: every prompt is another one
+    unit: np.ndarray | None = None   # (n,) what `prompt_units` gives; None: every prompt is another one
 
     def __len__(self): return len(self.table)
 
@@ -121,8 +121,8 @@ def prompt_units(
 ) -> np.ndarray:        # (n,) a number for each text of a prompt; a row without one has its own
     "Which answers are to one and the same prompt."
     seen = {}
-    return np.array([seen.setdefault(r.get("prompt") or ("unknown", i), len(seen)) for i,
-                     r in enumerate(rows)])
+    named = [r.get("prompt") or ("unknown", i) for i, r in enumerate(rows)]
+    return np.array([seen.setdefault(name, len(seen)) for name in named])
 
 # %% ../nbs/05c_metrics.ipynb #df678b67
 def _check_rows(rows, losses):
@@ -131,8 +131,9 @@ def _check_rows(rows, losses):
     for i, r in enumerate(rows):
         for key in ("prediction", "reference"):
             if not isinstance(r.get(key), str):
-                raise GemmaPeftError(f"answer {i} has {key} = {r.get(key)!r}, where a text belongs (an empty one is accepted). "
-                                     "Answer again: add `--stages eval --force` to this run's command")
+                raise GemmaPeftError(
+                    f"answer {i} has {key} = {r.get(key)!r}, where a text belongs (an empty one is "
+                    "accepted). Answer again: add `--stages eval --force` to this run's command")
     if losses is None: return
     if len(losses) != len(rows): raise GemmaPeftError(f"{len(rows)} answers and {len(losses)} losses; there must be one (sum, tokens) an answer, or losses=None")
     for i, pair in enumerate(losses):
@@ -186,9 +187,9 @@ def add_up(
     "Sums of an `Answers` table for many draws at once: counts @ table."
     needed = sorted({COLUMNS.index(c) for m in metrics for c in NEEDS[m]})
     sums = np.full((*counts.shape[:-1], len(COLUMNS)), np.nan)
-    flat, counts, columns = sums.reshape(-1, len(COLUMNS)), counts.reshape(-1, counts.shape[-1]), table[:,
-                                                            needed]
-    # small counts grow to 8 bytes each on the way
+    flat, counts = sums.reshape(-1, len(COLUMNS)), counts.reshape(-1, counts.shape[-1])
+    columns = table[:, needed]
+    # in parts: small counts grow to 8 bytes each on the way
     for k in range(0, len(flat), 2000): flat[k:k + 2000, needed] = counts[k:k + 2000] @ columns
     return sums
 

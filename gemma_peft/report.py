@@ -22,12 +22,13 @@ __all__ = ['ARMS', 'METRICS', 'TESTED', 'MARKERS', 'COLUMNS', 'GREY', 'CONTROL_M
 import csv, hashlib, html, io, json, math, random, re
 from itertools import combinations
 from pathlib import Path
-from .core import COLOURS, LABELS, SOURCES, STAGES, GemmaPeftError, Run, get, public, stage, stage_state
+from .core import (COLOURS, LABELS, SOURCES, STAGES, GemmaPeftError, Run, get, public, stage,
+                             stage_state)
 from .memory import picture
 from .metrics import DEFINITIONS, LENGTH_BANDS, TURN_BANDS, plot_definitions, rouge_l_each
 from .statistics import FEWEST, LOSS, plot_differences
 from .controls import CONTROLS, ROWS
-from .score import COMPARISONS, NEAR, SCORES, decided_again, name_of, scored_file
+from .score import COMPARISONS, NEAR, SCORES, decided_again, name_of, near_note, scored_file
 from .sweep import SWEEP, SWEPT, chosen_rates, read_sweep
 
 # %% ../nbs/08_report.ipynb #16debad3
@@ -126,14 +127,14 @@ def interval(
 def bracketed(
     low: float | None,
     high: float | None,
-    form=lambda v: f"{v:.3f}",   # of either end
+    form=lambda v: f"{v:.3f}",   # how an end is written
 ) -> str:
     "An interval in brackets, or that there is none."
     return "[no interval]" if low is None else f"[{form(low)}, {form(high)}]"
 
-def _highest(found: dict, metric: str) -> float:
+def _highest(figures: dict, metric: str) -> float:
     "The top of a score's whisker."
-    return max(v for v in (found[metric], *interval(found, metric)) if v is not None)
+    return max(v for v in (figures[metric], *interval(figures, metric)) if v is not None)
 
 # %% ../nbs/08_report.ipynb #45e4b400
 def compared(
@@ -211,9 +212,9 @@ def _tested(run: Run, model: str, metric: str) -> dict:
     if not row:
         raise GemmaPeftError(f"{run.path / COMPARISONS} does not compare {label(model)} with the base model; "
                              f"it is of another version. Compare again: {run.remedy('score')}")
-    told = dict(ci95_low=low, ci95_high=high, p_holm=row["p_holm"], significant=row["significant"],
-                best=model == best(run, metric))
-    return {f"{metric}_{k}": v for k, v in told.items()}
+    columns = dict(ci95_low=low, ci95_high=high, p_holm=row["p_holm"], significant=row["significant"],
+                   best=model == best(run, metric))
+    return {f"{metric}_{k}": v for k, v in columns.items()}
 
 def comparison_table(
     run: Run,
@@ -274,7 +275,7 @@ def legend(
     seeds = {r["technique"]: r["seeds"] for r in rows}
     trained = ", and training seeds (" + ", ".join(f"{t} {n}" for t, n in seeds.items()) + ")" if max(seeds.values()) > 1 else "; there is one training seed"
     more = max(seeds.values()) > 1
-    several = " Of several seeds the larger of two p-values is corrected, so that their luck counts." * more
+    several = " With several seeds the larger of two p-values is corrected, so that their luck counts." * more
     lines = ["* differs from the base model: Holm-corrected p below 0.05, and the 95% interval of the "
              "difference leaves out 0." + several,
              f"[low, high]: 95% interval, from resampled test prompts{trained}."]
@@ -755,9 +756,9 @@ def _whose(who: str) -> str: return who + ("'" if who.endswith("s") else "'s")
 
 # %% ../nbs/08_report.ipynb #a319aed9
 def claim(
-    row: dict,          # of `compared`
-    noise: float = 0.,  # of `noise_floor`
-    seed: int | None = None,  # named where the comparison is of this training seed alone
+    row: dict,                 # as `compared` has them
+    noise: float = 0.,         # what `noise_floor` gives
+    seed: int | None = None,   # named where the comparison is of this training seed alone
 ) -> str:
     "What a comparison shows, or that it shows nothing."
     d, low, high, name = row["difference"], row["ci95_low"], row["ci95_high"], _figure_of(row, seed)
@@ -774,10 +775,12 @@ def claim(
                 f"(95% interval {low:.3f} to {high:.3f}, {_p_text(row)}).{floor}")
     # the interval alone would say more than all tests together do
     but = f"; {_p_text(row)}" if low > 0 or high < 0 else ""
-    found = (f"; a difference of {row['mde80']:.3f} would be found in four of five such experiments, before "
-             f"correction." if row["mde80"] else ".")
+    findable = "."
+    if row["mde80"]:
+        findable = (f"; a difference of {row['mde80']:.3f} would be found in four of five such experiments, "
+                    "before correction.")
     return (f"No difference shown between {a} and {b} in {name}: {signed(d, 4)} ({signed(low)} to "
-            f"{signed(high)}{but}){found}{floor}")
+            f"{signed(high)}{but}){findable}{floor}")
 
 # %% ../nbs/08_report.ipynb #67ed95b4
 def _claims(run: Run, model: str, against: str, metrics=(*METRICS, "reference_loss")) -> list[str]:
@@ -835,12 +838,12 @@ def left_out_claim(r: dict) -> str:      # a row of `score.compare_left_out`
     if r["ci95_low"] is None:
         return (f"{who}, on its prompts, with one seed: fewer than {FEWEST} prompts show no difference in "
                 f"{METRICS[r['metric']]} ({signed(r['difference'])}).")
-    told = f"95% interval {signed(r['ci95_low'])} to {signed(r['ci95_high'])}, {_p_text(r)}"
+    sure = f"95% interval {signed(r['ci95_low'])} to {signed(r['ci95_high'])}, {_p_text(r)}"
     if not r["significant"]:
         return (f"{who}, on its prompts, with one seed: no difference in {METRICS[r['metric']]} to {other} "
-                f"is shown ({signed(r['difference'])}; {told}).")
+                f"is shown ({signed(r['difference'])}; {sure}).")
     return (f"{who}, on its prompts, with one seed: {METRICS[r['metric']]} {signed(r['difference'])} beside "
-            f"{other} ({told}).")
+            f"{other} ({sure}).")
 
 # %% ../nbs/08_report.ipynb #89a4b573
 def gap_finding(
@@ -876,8 +879,8 @@ def source_findings(run: Run) -> list[str]:
     for source in SOURCES:
         found = {m: scores(run, m, source) for m in models(run)}
         for k, name in METRICS.items():
-            told = ", ".join(f"{label(m)} {s[k]:.3f} {bracketed(*interval(s, k))}" for m, s in found.items())
-            lines.append(f"{label(source)} ({found['base']['n']} prompts), {name}: {told}.")
+            each = ", ".join(f"{label(m)} {s[k]:.3f} {bracketed(*interval(s, k))}" for m, s in found.items())
+            lines.append(f"{label(source)} ({found['base']['n']} prompts), {name}: {each}.")
             # too few prompts to say who is below whom
             if None in interval(found["base"], k): continue
             for apart, how in ((True, "with intervals apart"), (False, "with intervals that overlap")):
@@ -967,13 +970,13 @@ def noise_findings(run: Run) -> list[str]:
 def overlap_findings(run: Run) -> list[str]:
     "Scores without the test prompts that `score.overlapping` names."
     found = scored(run)
-    near = NEAR[kind := found.get("overlaps_near", "left out")]
+    kind = found.get("overlaps_near", "left out")
+    near = NEAR[kind]
     if not found["overlaps"]: return [f"The leakage audit found no test prompt {near}."]
     rest = {m: r for m in models(run) if (r := found["models"][m]["without_overlaps"])}
     told = ["{}: ".format(name) + ", ".join(f"{label(m)} {r[k]:.4f} ({signed(r[k] - scores(run, m)[k], 4)})" for m, r in rest.items()) for k, name in METRICS.items()]
     who = "test prompt that is" if found["overlaps"] == 1 else "test prompts that are"
-    but = " What was found near them was not trained on; such prompts may be of an easier or a harder kind."
-    line = f"Without the {found['overlaps']} {who} {near}, {'; '.join(told)}." + but * (kind == "left out")
+    line = f"Without the {found['overlaps']} {who} {near}, {'; '.join(told)}.{near_note(kind)}"
     return [line] + _other_verdicts(run) if rest else []
 
 def _other_verdicts(run: Run) -> list[str]:
@@ -1064,15 +1067,16 @@ def without_paths(text: str) -> str:
     "A message with the last part alone of every absolute path."
     return re.sub(r"(?<![\w:/.~\\])(?:[A-Za-z]:\\|~?/)(?:[^\s/\\'\"`,;()]+[/\\])+(?=[^\s/\\])", "", text)
 
+# %% ../nbs/08_report.ipynb #2274dad5
 def trained_with(
     run: Run,
 ) -> dict:    # qlora, galore -> commit, versions, hardware; None where it was not recorded
     "What trained the arms, by the records of their training; whoever opens a run writes run.json anew."
-    def told(arm):
+    def record(arm):
         metrics, made = arm_metrics(run, arm), stage_state(run, arm)["made_by"]
-        if not isinstance(made, dict): made = {}                            # a record of another version
+        if not isinstance(made, dict): made = {}                            # as another version wrote it
         return {k: metrics.get(k) or made.get(k) for k in ("commit", "versions", "hardware")}
-    return {arm: told(arm) for arm in ARMS}
+    return {arm: record(arm) for arm in ARMS}
 
 # %% ../nbs/08_report.ipynb #43700626
 def _machine(hardware: dict | None) -> str:
@@ -1084,8 +1088,8 @@ def _machine(hardware: dict | None) -> str:
 
 def _packages(versions: dict | None) -> str:
     "Packages in words."
-    told = ", ".join(f"{k} {v}" for k, v in (versions or {}).items() if v)
-    return told or "unknown, they were not recorded"
+    named = ", ".join(f"{k} {v}" for k, v in (versions or {}).items() if v)
+    return named or "unknown, they were not recorded"
 
 def _of_both(texts: dict) -> str:     # arm -> text
     "What holds for both arms, said once where it is the same."
@@ -1096,13 +1100,13 @@ def setting_lines(run: Run) -> list[str]:
     "What was run, on what, with what."
     trained, seeds = trained_with(run), scored(run)["seeds"]
     counts = ", ".join(f"{label(s)} {getattr(run.config.data, s).train:,} + {getattr(run.config.data, s).test:,}" for s in SOURCES)
-    told = {"Trained on": ("hardware", _machine), "Packages": ("versions", _packages),
-            "Commit of the training": ("commit", lambda c: c or "unknown, it was not recorded")}
+    heads = {"Trained on": ("hardware", _machine), "Packages": ("versions", _packages),
+             "Commit of the training": ("commit", lambda c: c or "unknown, it was not recorded")}
     def by_arm(key, say): return _of_both({a: say(t[key]) for a, t in trained.items()})
     return [f"Model: {public(run.config.model.id)}; profile {public(run.profile)}; "
             f"seed{'s' if len(seeds) > 1 else ''} {_listed([str(s) for s in seeds])}; "
             f"{run.config.training.epochs:g} epochs",
-            f"Records, train + test: {counts}", *(f"{head}: {by_arm(*how)}" for head, how in told.items())]
+            f"Records, train + test: {counts}", *(f"{head}: {by_arm(*how)}" for head, how in heads.items())]
 
 # %% ../nbs/08_report.ipynb #cc496df4
 def text_table(rows: list[dict]) -> str:
@@ -1172,14 +1176,14 @@ def published_scores(run: Run) -> dict:
     "Every figure of scores.json, and the comparisons: names of models and metrics, and numbers."
     found, known = scored(run), {*models(run), *controls(run)}
     def pair(r):
-        kept = {k: r[k] for k in ("model", "against", "metric", "ci95_low", "ci95_high", "mde80")}
-        return dict(kept, significant=bool(r["significant"])) | _numbers(r)
+        named = {k: r[k] for k in ("model", "against", "metric", "ci95_low", "ci95_high", "mde80")}
+        return named | dict(significant=bool(r["significant"])) | _numbers(r)
     def ours(r): return {r["model"], r["against"]} <= known and r["metric"] in TESTED
-    told = dict(seeds=found["seeds"], resamples=found["resamples"], overlaps=found["overlaps"],
-                overlaps_near=found.get("overlaps_near", "left out"), one_arm=one_arm(run),
-                noise=_tree(found["noise"]))
-    return told | dict(scores={m: _tree(v) for m, v in found["models"].items()},
-                       comparisons=[pair(r) for r in compared(run) if ours(r)])
+    about = dict(seeds=found["seeds"], resamples=found["resamples"], overlaps=found["overlaps"],
+                 overlaps_near=found.get("overlaps_near", "left out"), one_arm=one_arm(run),
+                 noise=_tree(found["noise"]))
+    return about | dict(scores={m: _tree(v) for m, v in found["models"].items()},
+                        comparisons=[pair(r) for r in compared(run) if ours(r)])
 
 # %% ../nbs/08_report.ipynb #40afd4de
 def published_controls(run: Run) -> dict:
@@ -1216,57 +1220,62 @@ def publish(
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
     rows = comparison_table(run)
     (folder / "comparison_table.csv").write_text(table_csv(rows), encoding="utf-8")
-    made_by = f"gemma_peft.report.publish(Run.load('runs/{run.path.name}'), 'results/{folder.name}')"
+    made_by = _made_by(run.path.name, folder.name)
     _write_figures(folder, figures(run) | dict(remark=remark, made_by=made_by))
     for name in PUBLISHED: PLOTS[name](run).savefig(folder / f"{name}.png", dpi=130)
     return sorted(p.name for p in folder.iterdir())
 
-def _write_figures(folder: Path, found: dict):
-    text = json.dumps(found, indent=1, allow_nan=False) + "\n"
+def _made_by(run: str, folder: str) -> str:
+    "What makes published figures, to be typed in Python."
+    return f"gemma_peft.report.publish(Run.load('runs/{run}'), 'results/{folder}')"
+
+def _write_figures(folder: Path, figures: dict):
+    text = json.dumps(figures, indent=1, allow_nan=False) + "\n"
     (folder / "figures.json").write_text(text, encoding="utf-8")
 
 # %% ../nbs/08_report.ipynb #c101e98b
-def _decided(found: dict) -> dict:      # of figures.json
+def _decided(published: dict) -> dict:      # what figures.json holds
     "The figures with every verdict made anew from its stored p-values."
     def again(rows, **how):
         return [r | dict(p_holm=round(r["p_holm"], 6)) for r in decided_again(rows, **how)]
-    controls = dict(found["controls"])
+    controls = dict(published["controls"])
     if controls.get("left_out"):
         controls["left_out"] = again(controls["left_out"], family=lambda r: r["metric"] in LOSS)
-    return found | dict(comparisons=again(found["comparisons"]), controls=controls)
+    return published | dict(comparisons=again(published["comparisons"]), controls=controls)
 
 def _tidied(value):
     "Figures as they would be written today: counts are whole, a group of few prompts has no interval."
     if not isinstance(value, dict): return value
     few = value.get("n", FEWEST) < FEWEST
-    kept = {k: _tidied(v) for k, v in value.items() if not (few and "_ci95_" in k)}
-    return kept | (dict(n=int(kept["n"])) if "n" in kept else {})
+    tidy = {k: _tidied(v) for k, v in value.items() if not (few and "_ci95_" in k)}
+    return tidy | (dict(n=int(tidy["n"])) if "n" in tidy else {})
 
 # %% ../nbs/08_report.ipynb #5e2a09c4
 def _redone_table(
-    rows: list[dict],   # of comparison_table.csv
-    found: dict,        # of figures.json
+    rows: list[dict],   # what comparison_table.csv holds; changed
+    published: dict,    # what figures.json holds
 ) -> list[dict]:
     "The columns of the comparison table that follow from verdicts, anew."
-    model = {r["technique"]: next(m for m in found["scores"] if label(m) == r["technique"]) for r in rows}
-    both_ways = [r for x in found["comparisons"] for r in (x, turned(x))]
+    model = {r["technique"]: next(m for m in published["scores"] if label(m) == r["technique"]) for r in rows}
+    both_ways = [r for x in published["comparisons"] for r in (x, turned(x))]
     against = {(r["model"], r["against"], r["metric"]): r for r in both_ways}
     for metric in METRICS:
-        highest = sorted(rows, key=lambda r: -float(r[f"{metric}_after"]))
+        tested = [r for r in rows if model[r["technique"]] not in published.get("one_arm", {})]
+        highest = sorted(tested, key=lambda r: -float(r[f"{metric}_after"]))
         first, second = (model[r["technique"]] for r in highest[:2])
         lead = against.get((first, second, metric))
         for r in rows:
             m = model[r["technique"]]
             test = against.get((m, "base", metric), dict(p_holm=None, significant=False))
             leads = bool(lead and lead["significant"] and lead["difference"] > 0 and m == first)
-            told = dict(p_holm=test["p_holm"], significant=test["significant"], best=leads)
-            r |= {f"{metric}_{key}": value for key, value in told.items()}
+            columns = dict(p_holm=test["p_holm"], significant=test["significant"], best=leads)
+            r |= {f"{metric}_{key}": value for key, value in columns.items()}
     return rows
 
 def republish(
     folder,        # what `publish` wrote, such as results/tiny
 ) -> list[str]:    # the verdicts that changed
-    "Decide published comparisons again, and write what follows. Raises GemmaPeftError where it needs the run."
+    "Decide published comparisons again, and write what follows. Raises GemmaPeftError where a run is needed."
     folder = Path(folder)
     before = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     after = _decided(before) | dict(scores={m: _tidied(s) for m, s in before["scores"].items()},
@@ -1278,8 +1287,9 @@ def republish(
     changed = [f"{name_of(a['model'])} and {name_of(a['against'])}, {TESTED[a['metric']]}: "
                f"{'now' if a['significant'] else 'no longer'} shown" for a in other]
     if stars := [a for a in other if "base" in (a["model"], a["against"])]:
-        raise GemmaPeftError(f"{len(stars)} stars of {folder / 'bleu_rouge_comparison.png'} would change; "
-                             f"that picture is drawn from the run alone: publish it anew")
+        picture, anew = folder / "bleu_rouge_comparison.png", _made_by(folder.name, folder.name)
+        raise GemmaPeftError(f"{len(stars)} stars of {picture} would change, and that picture is drawn from "
+                             f"the run alone; publish it anew: `{anew}`")
     shown = {"base",
              *(m for m in after["scores"] if any(label(m) == r["technique"] for r in _csv_rows(folder)))}
     _write_figures(folder, after)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEWEST', 'NO_INTERVAL', 'COMPARED', 'LOSS', 'resample_counts', 't_quantile', 'seed_draws', 'resampled', 'over_seeds',
-           'observed', 'too_few', 'bootstrap_interval', 'detectable', 'paired_bootstrap', 'swapped',
+           'observed', 'bootstrap_interval', 'too_few', 'detectable', 'paired_bootstrap', 'swapped',
            'randomisation_test', 'holm', 'p_to_correct', 'without_zero', 'decide', 'computable', 'intervals',
            'add_intervals', 'compare', 'plot_differences']
 
@@ -53,7 +53,7 @@ def resample_counts(
 
 def _drawn(rng, resamples: int, n: int) -> np.ndarray:
     "How often each of `n` is drawn in `n` draws with replacement, (resamples, n)."
-    # numbered through all resamples
+    # every resample has numbers of its own, so that one count serves all
     drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)
 
@@ -80,8 +80,10 @@ def _check_models(
                     raise GemmaPeftError(f"{metric} of {name}, seed {k}, is {value}; a finite number is needed. Leave {metric} out of metrics, or measure the answers with what it needs, such as losses")
 
 def _check_same(name, a, other, b):
-    if len(a) != len(b): raise GemmaPeftError(f"{name} has {len(a)} answers and {other} {len(b)}; compared models answer the same "
-                                              "prompts. Answer again: add `--stages eval --force` to this run's command")
+    if len(a) != len(b):
+        raise GemmaPeftError(
+            f"{name} has {len(a)} answers and {other} {len(b)}; compared models answer the same prompts. "
+            "Answer again: add `--stages eval --force` to this run's command")
     for i, (p, q) in enumerate(zip(a.prompts, b.prompts)):
         if p != q:
             raise GemmaPeftError(f"row {i} of {name} answers prompt {p[0]!r} ({p[1][:40]!r}) and of {other} {q[0]!r} ({q[1][:40]!r}); both must answer the same prompts in one order. Compare models of one test set, sorted by prompt_id")
@@ -148,15 +150,6 @@ def observed(
     return float(np.mean([measure(metric, a.table.sum(0)) for a in seeds]))
 
 # %% ../nbs/05d_statistics.ipynb #96344e70
-FEWEST = 10     # prompts that an interval needs
-
-def too_few(
-    answers: Answers,
-) -> str:       # "" where there are enough
-    "Why a group of answers has no interval."
-    prompts = len(_units(len(answers), answers.unit)[0])
-    return "" if prompts >= FEWEST else f"{prompts} prompt{'s' * (prompts != 1)}; an interval needs {FEWEST}"
-
 def bootstrap_interval(
     seeds,                   # Answers, or a list of them over seeds
     metric: str = "bleu4",   # one of METRICS
@@ -171,6 +164,16 @@ def bootstrap_interval(
     figures = resampled(seeds, (metric,),
                         resample_counts(len(seeds[0]), resamples, seed, strata, seeds[0].unit))[metric]
     return _percentiles(over_seeds(*figures, seed_draws(len(seeds), resamples, seed))[0], level)
+
+# %% ../nbs/05d_statistics.ipynb #e4ae872a
+FEWEST = 10     # prompts that an interval needs
+
+def too_few(
+    answers: Answers,
+) -> str:       # "" where there are enough
+    "Why a group of answers has no interval."
+    prompts = len(_units(len(answers), answers.unit)[0])
+    return "" if prompts >= FEWEST else f"{prompts} prompt{'s' * (prompts != 1)}; an interval needs {FEWEST}"
 
 # %% ../nbs/05d_statistics.ipynb #dfeba784
 def _share(count: int, resamples: int) -> float:
@@ -197,7 +200,7 @@ def detectable(
     return float(np.ptp(_percentiles(values, .95)) + np.ptp(_percentiles(values, .6))) / 2
 
 # %% ../nbs/05d_statistics.ipynb #b97cbaf8
-NO_INTERVAL = dict.fromkeys(("ci95_low", "ci95_high", "se", "mde80"))     # of too few prompts
+NO_INTERVAL = dict.fromkeys(("ci95_low", "ci95_high", "se", "mde80"))     # what too few prompts give
 
 def paired_bootstrap(
     a,                       # Answers, or a list over seeds
@@ -212,9 +215,9 @@ def paired_bootstrap(
     _check_models(models, (metric,))
     first = models["a"][0]
     counts = resample_counts(len(first), resamples, seed, strata, first.unit)
-    found = _difference(*(resampled(m, (metric,), counts)[metric] for m in models.values()),
-                        seed_draws(len(models["a"]), resamples, seed))
-    return found | (NO_INTERVAL if too_few(first) else {})
+    draws = seed_draws(len(models["a"]), resamples, seed)
+    differ = _difference(*(resampled(m, (metric,), counts)[metric] for m in models.values()), draws)
+    return differ | (NO_INTERVAL if too_few(first) else {})
 
 # %% ../nbs/05d_statistics.ipynb #4618df2e
 def swapped(
@@ -283,7 +286,7 @@ def without_zero(row: dict) -> bool:
     return row["ci95_low"] is not None and bool(row["ci95_low"] > 0 or row["ci95_high"] < 0)
 
 def decide(
-    rows: list[dict],   # of one family: p_randomisation, p_bootstrap, seeds, ci95_low, ci95_high
+    rows: list[dict],   # one family: p_randomisation, p_bootstrap, seeds, ci95_low, ci95_high
 ) -> list[dict]:        # with p_holm and significant
     "Holm's correction within a family, and the verdict."
     p = holm({i: p_to_correct(r) for i, r in enumerate(rows)})
@@ -314,8 +317,8 @@ def intervals(
     if too_few(first := seeds[0]): return {k: v for m in metrics for k, v in ends(m, (None, None)).items()}
     figures = resampled(seeds, metrics, resample_counts(len(first), resamples, seed, strata, first.unit))
     draws = seed_draws(len(seeds), resamples, seed)
-    found = {m: _percentiles(over_seeds(*figures[m], draws)[0]) for m in metrics}
-    return {k: v for m in metrics for k, v in ends(m, found[m]).items()}
+    edges = {m: _percentiles(over_seeds(*figures[m], draws)[0]) for m in metrics}
+    return {k: v for m in metrics for k, v in ends(m, edges[m]).items()}
 
 def add_intervals(
     found: dict,             # of `metrics.group_figures`; changed

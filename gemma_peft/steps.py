@@ -123,7 +123,7 @@ def recomputed(f, host: HostBuffers | None, layer: int):
     "A layer's forward that keeps its input alone."
     return lambda hidden, *args, **kwargs: Recomputed.apply(hidden, partial(f, *args, **kwargs), host, layer) if torch.is_grad_enabled() else f(hidden, *args, **kwargs)
 
-# %% ../nbs/02b_steps.ipynb #c318104c
+# %% ../nbs/02b_steps.ipynb #90143104
 def no_gpu() -> str:
     "What is said where there is no GPU to use; a Mac's is named."
     if torch.backends.mps.is_available(): return "Apple's GPU is not used (4 bits and recordings need CUDA)"
@@ -137,6 +137,7 @@ def can_compile() -> tuple[bool, str]:    # and why
     except ImportError: return False, "triton is not installed"
     return True, "triton makes kernels"
 
+# %% ../nbs/02b_steps.ipynb #c318104c
 @contextmanager
 def ready_to_train(
     model,                     # of transformers, with or without peft around it
@@ -161,7 +162,7 @@ def ready_to_train(
         for layer, window in zip(layers, windows): layer.self_attn.sliding_window = window; layer.__dict__.pop("forward", None)
 
 # %% ../nbs/02b_steps.ipynb #af16f657
-MEMORY_FULL = re.compile(r"out[ _]of[ _]memory|_ALLOC_FAILED", re.I)    # in CUDA's words, and in cuBLAS' and cuDNN's
+MEMORY_FULL = re.compile(r"out[ _]of[ _]memory|_ALLOC_FAILED", re.I)    # CUDA's words; cuBLAS' and cuDNN's
 
 def out_of_memory(error: BaseException | None) -> bool:
     "Whether a full GPU is the cause, in whatever disguise: in its words, or hidden behind another error."
@@ -179,7 +180,8 @@ def why_unrecorded(
 ) -> str:                   # its first line
     "What to tell of a recording that failed. Raises torch.OutOfMemoryError where the GPU was full."
     first = (str(error).splitlines() or [type(error).__name__])[0]
-    if out_of_memory(error): raise torch.OutOfMemoryError(f"GPU memory is full while recording: {first}") from error
+    if out_of_memory(error):
+        raise torch.OutOfMemoryError(f"GPU memory is full while recording: {first}") from error
     return f"recording failed: {first}"
 
 @cache
@@ -273,37 +275,38 @@ class PackedSteps:
         torch._foreach_zero_(self.buffers)
         for p, b in zip(self.parameters, self.buffers): p.grad = b
 
-    def run(self, found: dict):    # tensors on the device
+    def run(self, pack: dict):    # tensors on the device
         "Forward and backward pass of a pack; its loss."
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None): loss = self.loss(found)
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            loss = self.loss(pack)
         loss.backward(); return loss.detach()
 
 # %% ../nbs/02b_steps.ipynb #29765e4f
-def _pinned(found: dict, device) -> dict:
+def _pinned(pack: dict, device) -> dict:
     "A pack's tensors, where a GPU can fetch them without waiting."
-    return {k: v.pin_memory() if device.type == "cuda" else v for k, v in found.items() if torch.is_tensor(v)}
+    return {k: v.pin_memory() if device.type == "cuda" else v for k, v in pack.items() if torch.is_tensor(v)}
 
-def _on_device(found: dict, device) -> dict:
+def _on_device(pack: dict, device) -> dict:
     "A pack, its tensors on the device."
-    return found | {k: v.to(device, non_blocking=True) for k, v in _pinned(found, device).items()}
+    return pack | {k: v.to(device, non_blocking=True) for k, v in _pinned(pack, device).items()}
 
-def _shapes(found: dict) -> tuple:
+def _shapes(pack: dict) -> tuple:
     "What a recording is made for."
-    return tuple(v.shape for v in found.values() if torch.is_tensor(v))
+    return tuple(v.shape for v in pack.values() if torch.is_tensor(v))
 
 @patch_to(PackedSteps)
-def __call__(self, found: dict):    # tensors on the CPU
+def __call__(self, pack: dict):    # tensors on the CPU
     "The loss of a pack, whose gradients are added up."
-    n, shapes = len(self.keys), _shapes(found)
+    n, shapes = len(self.keys), _shapes(pack)
     if n: self.keys.copy_(noise_keys(self.seed, self.step, self.count * n, n), non_blocking=True)
     first, self.count, self.packs = self.count == 0, self.count + 1, self.packs + 1
     refresh = first and self.optimizer is not None and self.optimizer.refresh_due()
     again = shapes in self.seen and shapes not in self.recordings
-    if self.record and again and not refresh: self._record(found)
+    if self.record and again and not refresh: self._record(pack)
     self.seen.add(shapes)
-    if refresh or shapes not in self.recordings: return self.run(_on_device(found, self.device))
+    if refresh or shapes not in self.recordings: return self.run(_on_device(pack, self.device))
     replay, fixed, loss = self.recordings[shapes]
-    for k, v in _pinned(found, self.device).items(): fixed[k].copy_(v, non_blocking=True)
+    for k, v in _pinned(pack, self.device).items(): fixed[k].copy_(v, non_blocking=True)
     replay(); self.replays += 1
     if self.optimizer is not None: self.optimizer.received()
     return loss.clone()
@@ -332,16 +335,16 @@ def _give_up(self, why: str):
 
 # %% ../nbs/02b_steps.ipynb #b82ab1ce
 @patch_to(PackedSteps)
-def _record(self, found: dict):
+def _record(self, pack: dict):
     "Record the pass for these shapes. Raises torch.OutOfMemoryError; any other failure ends recording."
     if len(self.recordings) >= MOST_RECORDINGS: return self._give_up(f"{MOST_RECORDINGS} shapes are recorded")
     self._tidy(); started = time.perf_counter()
-    fixed = {k: v.to(self.device) for k, v in found.items() if torch.is_tensor(v)}
+    fixed = {k: v.to(self.device) for k, v in pack.items() if torch.is_tensor(v)}
     buckets = self.optimizer.buckets() if self.optimizer is not None else []
     waiting = [set(b.waiting) for b in buckets]
     try:
-        replay, loss = self.capture(lambda: self.run(found | fixed))
-        self.recordings[_shapes(found)] = replay, fixed, loss
+        replay, loss = self.capture(lambda: self.run(pack | fixed))
+        self.recordings[_shapes(pack)] = replay, fixed, loss
     except (RuntimeError, NotImplementedError) as e: self._give_up(why_unrecorded(e))
     finally:
         for b, w in zip(buckets, waiting): b.waiting = w        # nothing has run yet
@@ -349,16 +352,16 @@ def _record(self, found: dict):
 
 @patch_to(PackedSteps)
 def prepare(self, packs):    # all of the run, in any order; tensors on the CPU
-    "Before training, its model in training mode: pass one pack of each shape, then record them, largest first."
+    "Before training, in training mode: pass one pack of each shape, then record them, largest first."
     if not self.record or self.optimizer is not None: return
-    found = {_shapes(p): p for p in packs}
-    largest_first = sorted(found.values(), key=lambda p: [-p["input_ids"].numel(), -p["keep"].numel()])
+    by_shape = {_shapes(p): p for p in packs}
+    largest_first = sorted(by_shape.values(), key=lambda p: [-p["input_ids"].numel(), -p["keep"].numel()])
     self.begin(0)
     for p in largest_first: self.run(_on_device(p, self.device))
     self._tidy()
     for p in largest_first:
         if self.record: self._record(p)
-    self.seen |= set(found)
+    self.seen |= set(by_shape)
 
 # %% ../nbs/02b_steps.ipynb #c36342d3
 class Watch:
