@@ -232,7 +232,7 @@ def tokens_at_once(
     return tokens, 0. if dtype == "bfloat16" else rows * longest / tokens
 
 # %% ../nbs/02c_memory.ipynb #391e7147
-RECORDED = dict(fast=3.15, frugal=4.5)   # times the memory of a pass that its recordings keep; measured below
+RECORDED = dict(fast=1.2, frugal=4.5)    # times the memory of a pass that its recordings keep; measured below
 FRAGMENTS = .65                          # GiB kept beside the peak where nothing is recorded; measured below
 
 @dataclass
