@@ -22,7 +22,7 @@ from urllib.parse import unquote
 from . import locks
 from .core import LABELS, GemmaPeftError, Run, STAGES, flatten, hub_token, is_local, public, repository_root
 from .controls import ROWS
-from .score import NEAR
+from .score import NEAR, near_note
 from .report import TESTED, change, claim, duration, markdown_table, turned
 
 # %% ../nbs/08a_site.ipynb #6d52df6a
@@ -643,8 +643,7 @@ def _other_limits(f: dict) -> list[str]:      # figures.json
         lines.append(f"Answers cut at the limit of tokens: {told({m: f'{v:.0%}' for m, v in cut.items()})}. Part of every gain over the base is having learned to stop.")
     if f.get("overlaps") and all("without_overlaps" in s for s in found.values()):
         near = f.get("overlaps_near", "left out")
-        but = " What was found near them was not trained on; such prompts may be of an easier or a harder kind." * (near == "left out")
-        lines.append(f"Without the {f['overlaps']} test prompts that are {NEAR[near]}, BLEU-4: {told({m: format(s['without_overlaps']['bleu4'], '.4f') for m, s in found.items()})}.{but}")
+        lines.append(f"Without the {f['overlaps']} test prompts that are {NEAR[near]}, BLEU-4: {told({m: format(s['without_overlaps']['bleu4'], '.4f') for m, s in found.items()})}.{near_note(near)}")
     return lines
 
 def _listed(words) -> str:
