@@ -452,7 +452,7 @@ def choose_mode(
     return MODES[name], why
 
 # %% ../nbs/03_training.ipynb #696f735b
-COMPILE_STEPS = 600    # a run that is shorter does not win back a minute, at a tenth of a second a step
+COMPILE_STEPS = 900    # a run that is shorter does not win back a minute and a half, at a tenth of a second a step
 
 def choose_compile(
     asked: str,     # auto, on or off
