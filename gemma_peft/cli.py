@@ -679,7 +679,7 @@ def stage_row(
     now = stage_state(run, stage); record = now["state"]
     began, took = record.get("started", time.time()), now["seconds"]
     if now["done"]:
-        below = [f"{s}, which is {behind[s]}" for s in makers(stage) if s in (behind or {})]
+        below = [f"{s}, which is {behind[s]}" for s in makers(stage) if s in (behind or {}) and run.builds(s)]
         why = now["why"] or (f"made from {below[0]}" if below else "")
         gone = f"{', '.join(now['gone'])} is no longer there" if now["gone"] else ""
         page_gone = "" if page(run, stage).exists() or not has_page(run, stage) else "its page is missing"
