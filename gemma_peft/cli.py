@@ -122,6 +122,7 @@ def this_python(
     environment = dict(TOKENIZERS_PARALLELISM="false", VIRTUAL_ENV=sys.prefix, MPLBACKEND="module://matplotlib_inline.backend_inline")
     environment |= lock_environment()            # the kernel works under the command's lock
     environment["HYPOTHESIS_STORAGE_DIRECTORY"] = os.path.join(tempfile.gettempdir(), "gemma_peft_hypothesis")
+    environment["PYTEST_CURRENT_TEST"] = ""              # a page is no test, though a test may have started it
 
     class ThisPython(AsyncKernelManager):
         started = []
