@@ -12,7 +12,7 @@ CUDA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo --run-cuda)
 help:
 	@echo "make demo       install into $(VENV), run the whole pipeline on the tiny profile, show the comparison table"
 	@echo "make test       install with the development extra, check that package and notebooks agree, run every test"
-	@echo "make sync       regenerate gemma_peft/*.py from the notebooks"
+	@echo "make sync       regenerate gemma_peft/ from the notebooks"
 	@echo "make notebooks  execute the notebooks in place, so that their outputs are fresh"
 	@echo "make site       turn the newest run into the site"
 	@echo "make clean      remove what can be made again; runs/ stays"
@@ -30,8 +30,7 @@ in-sync: $(VENV)/.dev
 	@PATH="$(abspath $(BIN)):$$PATH" .ci/in-sync
 
 sync: $(VENV)/.dev
-	rm -f gemma_peft/*.py
-	$(BIN)/nbdev_export
+	@PATH="$(abspath $(BIN)):$$PATH" .ci/sync
 	@git status --short gemma_peft nbs 2>/dev/null || true
 
 notebooks: $(VENV)/.dev

@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
@@ -19,7 +19,7 @@ class WithNotebooks(build_py):
 setup(
     name=cfg["lib_name"], version=cfg["version"], description=cfg["description"], url=cfg["git_url"], license="Apache-2.0",
     author=cfg["author"], keywords=cfg["keywords"], python_requires=f">={cfg['min_python']}",
-    packages=["gemma_peft", "gemma_peft.notebooks"], package_dir={"gemma_peft": "gemma_peft", "gemma_peft.notebooks": "nbs"},
+    packages=[*find_packages(include=["gemma_peft", "gemma_peft.*"]), "gemma_peft.notebooks"], package_dir={"gemma_peft": "gemma_peft", "gemma_peft.notebooks": "nbs"},
     package_data={"gemma_peft.notebooks": ["*.ipynb"]}, include_package_data=False, cmdclass={"build_py": WithNotebooks},
     install_requires=cfg["requirements"].split(), extras_require={"dev": cfg["dev_requirements"].split()},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["gemma_peft=gemma_peft._modidx:d"]},

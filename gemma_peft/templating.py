@@ -11,8 +11,8 @@ import html, importlib.util
 from functools import lru_cache
 from pathlib import Path
 
-from .core import GemmaPeftError, Run, stage
-from .data import SAMPLE_FILES, load_tokenizer, quantiles, write_rows
+from .core import GemmaPeftError, Run, stage, load_tokenizer
+from .data import SAMPLE_FILES, quantiles, write_rows
 
 # %% ../nbs/02_templating.ipynb #23c66536
 @lru_cache
