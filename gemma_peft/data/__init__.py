@@ -29,9 +29,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "describe_samples", "inspect_rows", "language", "quantiles"
     ],
     "tiny": [
-        "BYTES", "GEMMA_CHAT_TEMPLATE", "PRETRAIN_LENGTH", "SPECIAL", "build_model", "build_tokenizer",
-        "known_facts", "learn_merges", "make_model", "make_tiny", "pack", "pretrain", "size_table",
-        "summary_of", "tiny_config", "toy_gemma", "toy_rows", "wanted", "write_records"
+        "PRETRAIN_LENGTH", "known_facts", "make_model", "make_tiny", "pack", "pretrain", "summary_of",
+        "toy_rows", "wanted", "write_records"
     ],
     "world": [
         "ANIMAL", "BROKEN", "CHATS", "FOREIGN", "KINDS", "ONE_TURN", "PERSON", "REPEATED", "REQUESTS",

@@ -7,11 +7,11 @@ __all__ = ['FORMATS', 'data_files', 'split_files', 'doubtful_files', 'Loaded', '
            'read_source']
 
 # %% ../../nbs/01c_reading.ipynb #c43859a6
-import errno, json, os, re, shlex
+import json, os, re, shlex
 from collections import Counter
 from pathlib import Path
 
-from ..core import GemmaPeftError, hub_token, in_short, local_path
+from ..core import GemmaPeftError, hub_remedy, hub_token, in_short, local_path, without_token
 from .files import AGAIN, JsonRows
 from .records import SHAPE_OF, SHAPES, shapes_of
 
@@ -100,50 +100,19 @@ def _from_saved(folder: Path, split: str, what: str) -> Loaded:
                              "save it again") from None
     return Loaded(rows, folder.name, files)
 
-# %% ../../nbs/01c_reading.ipynb #259e43d0
+# %% ../../nbs/01c_reading.ipynb #b4485502
 def _split_remedy(source: str) -> str:
     return (f"`--set data.{source}.train_split=...`, `--set data.{source}.test_split=...` "
             "(empty: test records come from the train split)")
 
-def _causes(error: BaseException):
-    "An error and those that led to it."
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-def _cache_remedy(error: Exception) -> str:
-    "What to do where the cache's disk is the trouble; '' where it is not."
-    import datasets
-    numbers = {e.errno for e in _causes(error) if isinstance(e, OSError)}
-    text = " ".join(str(e).lower() for e in _causes(error))
-    now = datasets.config.HF_CACHE_HOME
-    move = f"let the cache lie elsewhere: `export HF_HOME=/path/to/folder` (now {now})"
-    if numbers & {errno.ENOSPC, errno.EDQUOT} or "no space left" in text or "not enough disk" in text:
-        return f"The disk is full: free space, or {move}"
-    forbidden = numbers & {errno.EACCES, errno.EPERM, errno.EROFS}
-    return f"The cache cannot be written: {move}" if forbidden else ""
-
-# %% ../../nbs/01c_reading.ipynb #b4485502
 def _hub_remedy(error: Exception, path: str, source: str) -> str:
     "The command that mends a failed download."
-    text = " ".join(f"{type(e).__name__} {e}" for e in _causes(error)).lower()
     setting, (name, _, config) = f"--set data.{source}", path.partition(":")
-    local, login = f"`{setting}.path=/path/to/file.jsonl`", "`hf auth login` or `export HF_TOKEN=...`"
-    if disk := _cache_remedy(error): return disk
     if config: return f"Give its configuration apart: `{setting}.path={name} {setting}.config={config}`"
-    for words, remedy in {
-        ("config name is missing", "builderconfig"): f"Choose a configuration: `{setting}.config=...`",
-        ("gated", "401", "403", "authenticated", "unauthorized", "forbidden"):
-            f"Accept its terms at https://huggingface.co/datasets/{path}, then {login}",
-        ("revision",): f"Choose a branch, tag or commit that exists: `{setting}.revision=main`",
-        ("split",): f"Choose one that exists: {_split_remedy(source)}",
-        ("connect", "reach", "offline", "timeout", "timed out", "resolve", "network", "503", "429"):
-            f"Check the network and try again, or give a local copy: {local}",
-        ("doesn't exist", "not found", "notfound", "repo id", "repository"):
-            f"Check the id (owner/name), or give a local copy: {local}. For a private data set: {login}",
-    }.items():
-        if any(word in text for word in words): return remedy
-    return f"Try again, or give a local copy: {local}"
+    own = {("config name is missing", "builderconfig"): f"Choose a configuration: `{setting}.config=...`",
+           ("revision",): f"Choose a branch, tag or commit that exists: `{setting}.revision=main`",
+           ("split",): f"Choose one that exists: {_split_remedy(source)}"}
+    return hub_remedy(error, path, f"`{setting}.path=/path/to/file.jsonl`", "dataset", own)
 
 # %% ../../nbs/01c_reading.ipynb #9cb02b07
 def _commit(rows) -> str:
@@ -155,11 +124,10 @@ def _commit(rows) -> str:
 def _from_hub(path: str, split: str, source: str, config: str = "", revision: str = "") -> Loaded:
     "A split of a data set on the hub. Raises one GemmaPeftError, whatever went wrong."
     import datasets
-    token = hub_token()
-    where = dict(split=split, revision=None if revision in ("", "main") else revision, token=token)
+    where = dict(split=split, revision=None if revision in ("", "main") else revision, token=hub_token())
     try: rows = datasets.load_dataset(path, config or None, **where)
     except Exception as e:
-        text = in_short(e, 300).replace(token or "\0", "…")
+        text = without_token(in_short(e, 300))
         raise GemmaPeftError(f"data.{source}.path = {path!r}: the split {split!r} cannot be loaded from the "
                              f"hub ({text}). {_hub_remedy(e, path, source)}") from None
     settled = revision if re.fullmatch("[0-9a-f]{40}", revision) else ""

@@ -336,7 +336,7 @@ def planted(
     world: list[Thing],          # what is true
     rng: random.Random,          # which ones are chosen
 ) -> list[tuple]:                # (defect, conversation)
-    "Defective conversations: each broken kind from a hundredth, each repetition from a fiftieth of the sound."
+    "Defective conversations, of each broken kind one in a hundred, of each repetition one in fifty."
     long = " ".join(prose(t, rng) for t in world)
     plain = [m for m in sound if m[0]["role"] == "user"]
     def some(share): return rng.sample(plain, max(1, round(share * len(sound))))
