@@ -16,18 +16,22 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "BEATS", "Held", "LEASE", "LockError", "STAGE", "TOKENS", "acquire", "hold", "holder", "joined",
         "lock_environment", "lost", "ours", "read_lock", "this_host", "tokens", "whole_or_part"
     ],
+    "look": [
+        "COLOURS", "LABELS", "clock", "duration", "in_short", "invented", "listed", "markdown_table",
+        "nearest", "open_axes", "shown", "signed", "subplots", "text_table"
+    ],
     "settings": [
-        "COLOURS", "Config", "ConfigError", "ControlsConfig", "DataConfig", "EvalConfig", "GaLoreConfig",
-        "GemmaPeftError", "HybridConfig", "LABELS", "LADDER", "MODEL", "MemoryMeter", "ModelConfig",
-        "OWN_WORDS", "PACKAGES", "PARAMETERS", "PROFILES", "QLoRAConfig", "Run", "SOURCES", "STAGES",
-        "SUFFIXES", "SourceConfig", "Stage", "SweepConfig", "TOKENIZER", "TinyConfig", "TrainingConfig",
-        "anchored", "apply", "base_inputs", "code_hash", "commit", "contradictions", "file_hash",
-        "fingerprint", "flatten", "from_here", "get", "gone_inputs", "hardware", "held", "here",
-        "hub_commit", "hub_token", "in_short", "is_local", "joined", "layered", "local_path", "lock_holder",
-        "locked", "makers", "missing_inputs", "nearest", "other_version", "outside_files", "package_folder",
-        "package_versions", "patch_to", "profile_values", "provenance", "public", "read_text",
-        "recorded_values", "recording", "repository_root", "resolve", "run_folder", "runs_folder",
-        "seed_everything", "setting", "settings", "shown", "stage", "stage_inputs", "stage_settings",
-        "stage_state", "tracks", "training_inputs", "unknown_parameters", "untracked", "writer", "writing"
+        "Config", "ConfigError", "ControlsConfig", "DataConfig", "EvalConfig", "GaLoreConfig",
+        "GemmaPeftError", "HybridConfig", "LADDER", "MODEL", "MemoryMeter", "ModelConfig", "OWN_WORDS",
+        "PACKAGES", "PARAMETERS", "PROFILES", "QLoRAConfig", "Run", "SOURCES", "STAGES", "SUFFIXES",
+        "SourceConfig", "Stage", "SweepConfig", "TOKENIZER", "TinyConfig", "TrainingConfig", "anchored",
+        "apply", "base_inputs", "code_hash", "commit", "contradictions", "file_hash", "fingerprint",
+        "flatten", "from_here", "get", "gone_inputs", "hardware", "held", "here", "hub_commit", "hub_token",
+        "is_local", "joined", "layered", "local_path", "lock_holder", "locked", "makers", "missing_inputs",
+        "other_version", "outside_files", "package_folder", "package_versions", "patch_to",
+        "profile_values", "provenance", "public", "read_text", "recorded_values", "recording",
+        "repository_root", "resolve", "run_folder", "runs_folder", "seed_everything", "setting", "settings",
+        "stage", "stage_inputs", "stage_settings", "stage_state", "tracks", "training_inputs",
+        "unknown_parameters", "untracked", "writer", "writing"
     ],
 })

@@ -4,19 +4,19 @@
 
 # %% auto #0
 __all__ = ['SOURCES', 'LADDER', 'OWN_WORDS', 'SUFFIXES', 'PROFILES', 'PACKAGES', 'STAGES', 'PARAMETERS', 'TOKENIZER', 'MODEL',
-           'COLOURS', 'LABELS', 'GemmaPeftError', 'ConfigError', 'shown', 'in_short', 'nearest', 'setting',
-           'ModelConfig', 'SourceConfig', 'DataConfig', 'TrainingConfig', 'QLoRAConfig', 'GaLoreConfig', 'EvalConfig',
-           'HybridConfig', 'ControlsConfig', 'SweepConfig', 'TinyConfig', 'Config', 'settings', 'get', 'flatten',
-           'apply', 'repository_root', 'runs_folder', 'here', 'from_here', 'local_path', 'is_local', 'public',
-           'run_folder', 'read_text', 'anchored', 'profile_values', 'layered', 'resolve', 'contradictions',
-           'missing_inputs', 'file_hash', 'fingerprint', 'package_versions', 'commit', 'hardware', 'package_folder',
-           'code_hash', 'provenance', 'other_version', 'seed_everything', 'Stage', 'makers', 'writer', 'writing',
-           'unknown_parameters', 'Run', 'patch_to', 'locked', 'lock_holder', 'joined', 'held', 'recorded_values',
-           'hub_token', 'hub_commit', 'stage_settings', 'tracks', 'base_inputs', 'outside_files', 'stage_inputs',
-           'training_inputs', 'gone_inputs', 'stage_state', 'stage', 'recording', 'untracked', 'MemoryMeter']
+           'GemmaPeftError', 'ConfigError', 'setting', 'ModelConfig', 'SourceConfig', 'DataConfig', 'TrainingConfig',
+           'QLoRAConfig', 'GaLoreConfig', 'EvalConfig', 'HybridConfig', 'ControlsConfig', 'SweepConfig', 'TinyConfig',
+           'Config', 'settings', 'get', 'flatten', 'apply', 'repository_root', 'runs_folder', 'here', 'from_here',
+           'local_path', 'is_local', 'public', 'run_folder', 'read_text', 'anchored', 'profile_values', 'layered',
+           'resolve', 'contradictions', 'missing_inputs', 'file_hash', 'fingerprint', 'package_versions', 'commit',
+           'hardware', 'package_folder', 'code_hash', 'provenance', 'other_version', 'seed_everything', 'Stage',
+           'makers', 'writer', 'writing', 'unknown_parameters', 'Run', 'patch_to', 'locked', 'lock_holder', 'joined',
+           'held', 'recorded_values', 'hub_token', 'hub_commit', 'stage_settings', 'tracks', 'base_inputs',
+           'outside_files', 'stage_inputs', 'training_inputs', 'gone_inputs', 'stage_state', 'stage', 'recording',
+           'untracked', 'MemoryMeter']
 
 # %% ../../nbs/00_core.ipynb #f3bccd68
-import ast, builtins, dataclasses, difflib, errno, hashlib, importlib.util, json, os, platform, random, re
+import ast, builtins, dataclasses, errno, hashlib, importlib.util, json, os, platform, random, re
 import shlex, shutil, subprocess, sys, tempfile, threading, time, tomllib, typing, uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +27,7 @@ from pathlib import Path
 
 from .. import __version__
 from . import locks
+from .look import in_short, nearest, shown
 from .locks import lock_environment
 
 # %% ../../nbs/00_core.ipynb #6808d0b2
@@ -40,37 +41,6 @@ class ConfigError(GemmaPeftError):
         self.problems = list(problems)
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         super().__init__(f"The configuration has {count}:\n" + "\n".join(f"  - {p}" for p in self.problems))
-
-# %% ../../nbs/00_core.ipynb #c0de0001
-def shown(
-    value,             # anything a person may have given
-    width: int = 80,   # letters at most
-) -> str:
-    "A value as a message prints it; a long one is cut."
-    try: text = repr(value)
-    except (RecursionError, ValueError): text = f"{type(value).__name__} too large to print"
-    return text if len(text) <= width else f"{text[:width * 2 // 3]}...{text[-width // 4:]}"
-
-# %% ../../nbs/00_core.ipynb #75db718d
-def in_short(
-    error: BaseException,
-    width: int = 200,   # letters of its text, at most
-) -> str:
-    "An error as part of a sentence: its kind and the beginning of its text, on one line."
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:width]}"
-
-# %% ../../nbs/00_core.ipynb #8a6d8a83
-def nearest(
-    name: str,     # what was written
-    options,       # the names that exist
-) -> str:          # " Did you mean 'x'?", or "" when nothing is near
-    "A hint at the closest of `options`; the last part of a dotted name counts too."
-    options = list(options)
-    match = difflib.get_close_matches(name, options, n=1, cutoff=.6)
-    if not match:
-        leaves = {o.rsplit(".", 1)[-1]: o for o in options}
-        match = [leaves[m] for m in difflib.get_close_matches(name.rsplit(".", 1)[-1], list(leaves), n=1, cutoff=.6)]
-    return f" Did you mean {match[0]!r}?" if match else ""
 
 # %% ../../nbs/00_core.ipynb #b0470c56
 def setting(
@@ -1488,9 +1458,3 @@ class MemoryMeter:
     def peak_gib(self) -> float:
         "The headline: allocated on the GPU, or the resident set without one."
         return self.peak_rss_gib if self.peak_allocated_gib is None else self.peak_allocated_gib
-
-# %% ../../nbs/00_core.ipynb #0890b358
-COLOURS = dict(base="#7f7f7f", qlora="#0072B2", galore="#D55E00", soup="#009E73", ensemble="#CC79A7",
-               alpaca="#56B4E9", tulu="#E69F00", ultrachat="#117733")
-LABELS = dict(base="Base model", qlora="QLoRA", galore="GaLore", soup="Soup", ensemble="Ensemble",
-              alpaca="Alpaca", tulu="Tulu v2", ultrachat="UltraChat")
