@@ -22,6 +22,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "make_merged_dequantised", "make_row", "measured", "merged_model", "note_file", "plot_ladder",
         "rank_within", "train_arm_as", "train_full_adamw", "train_row", "trained_as", "unneeded"
     ],
+    "pairs": [
+        "A_TEST", "compare_left_out", "compare_models", "compare_without", "decided_again", "families",
+        "family_of", "one_arm", "resamples_for", "tested"
+    ],
     "rates": [
         "SWEEP", "SWEPT", "TRAIN", "at_the_end", "chosen_rates", "plot_sweep", "rates_for", "read_sweep",
         "share_of", "sound", "sweep", "sweep_advice", "tried_before", "try_rate"
@@ -30,12 +34,13 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "ALIASES", "KEYS", "MAKERS", "MAY_SET", "ROWS", "Row", "SHIPPED", "asked_rows", "ladder_folder",
         "makes", "name_of", "own_row", "read_row", "row_and_arm", "row_folder", "row_name", "wrong_settings"
     ],
+    "saved": [
+        "NEAR", "NOT_TRAINED_ON", "answer_files", "near_note", "overlapping", "read_models",
+        "saved_answers", "statistics_of", "test_prompts", "toy_answered", "toy_answers"
+    ],
     "score": [
-        "A_TEST", "COMPARISONS", "NEAR", "NOT_TRAINED_ON", "OF_A_ROW", "PARTS", "SCORES", "answer_files",
-        "check_stored", "compare_left_out", "compare_models", "compare_without", "decided_again",
-        "families", "family_of", "gap_intervals", "make_scores", "mean_tree", "model_scores", "name_of",
-        "near_note", "one_arm", "overall_and_by_source", "overlapping", "read_models", "read_scores",
-        "resamples_for", "saved_answers", "score_lines", "scored_file", "seen_scores", "statistics_of",
-        "test_prompts", "tested", "with_interval"
+        "COMPARISONS", "OF_A_ROW", "PARTS", "SCORES", "check_stored", "gap_intervals", "make_scores",
+        "mean_tree", "model_scores", "overall_and_by_source", "read_scores", "score_lines", "scored_file",
+        "seen_scores", "with_interval"
     ],
 })

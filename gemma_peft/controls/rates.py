@@ -8,14 +8,17 @@ __all__ = ['SWEPT', 'TRAIN', 'SWEEP', 'rates_for', 'share_of', 'try_rate', 'read
 
 # %% ../../nbs/08b_rates.ipynb #67744a31
 import math, random, shutil
-from ..core import COLOURS, GemmaPeftError, Run, get, nearest, training_inputs
+from ..core import COLOURS, GemmaPeftError, Run, get, nearest, subplots, training_inputs
 from ..training import NonFiniteLoss, free_memory
 from ..qlora import train_qlora
 from ..galore import train_galore
-from .jobs import FULL, ROWS, alone, child_run, once, train_full_adamw
+from .child import alone, child_run, once
+from .ladder import FULL, train_full_adamw
+from .rows import ROWS
 
 # %% ../../nbs/08b_rates.ipynb #eb6dd2e1
-SWEPT = dict(qlora="qlora.learning_rate", galore="galore.learning_rate", full_adamw="controls.full_learning_rate")     # method -> the setting of its rate
+SWEPT = dict(qlora="qlora.learning_rate", galore="galore.learning_rate",
+             full_adamw="controls.full_learning_rate")     # method -> the setting of its rate
 
 def rates_for(
     run: Run,
@@ -23,10 +26,13 @@ def rates_for(
     rates=None,          # rates asked for; None: sweep.rates, or five around the method's own
 ) -> list[float]:        # ascending, without repeats
     "The learning rates to try. Raises GemmaPeftError for one that is none."
-    if method not in SWEPT: raise GemmaPeftError(f"method {method!r} must be one of {', '.join(SWEPT)}.{nearest(str(method), SWEPT)}")
+    if method not in SWEPT:
+        raise GemmaPeftError(f"method {method!r} must be one of {', '.join(SWEPT)}.{nearest(str(method), SWEPT)}")
     own = get(run.config, SWEPT[method])
-    chosen = list(rates or run.config.sweep.rates) or [own * 3.**k for k in range(-2, 3) if own * 3.**k <= 1]
-    if bad := [r for r in chosen if not (isinstance(r, (int, float)) and 0 < r <= 1)]: raise GemmaPeftError(f"learning rates {bad} must be numbers above 0 and at most 1: `--rates 1e-4,3e-4`")
+    around = [own * 3.**k for k in range(-2, 3) if own * 3.**k <= 1]
+    chosen = list(rates or run.config.sweep.rates) or around
+    if bad := [r for r in chosen if not (isinstance(r, (int, float)) and 0 < r <= 1)]:
+        raise GemmaPeftError(f"learning rates {bad} must be numbers above 0 and at most 1: `--rates 1e-4,3e-4`")
     return sorted({float(f"{r:.3g}") for r in chosen})
 
 # %% ../../nbs/08b_rates.ipynb #4558c72a
@@ -42,38 +48,49 @@ def share_of(
 # %% ../../nbs/08b_rates.ipynb #6f06dac6
 TRAIN = dict(qlora=train_qlora, galore=train_galore, full_adamw=train_full_adamw)
 
+def _brief_run(run: Run, method: str, rate: float) -> Run:
+    "A control with a learning rate and a share of the training rows, without test rows."
+    overrides = (FULL if method == "full_adamw" else {}) | {SWEPT[method]: rate}
+    child = child_run(run, f"sweep/{method}-{rate:g}", overrides, folders=("tiny",))
+    train, validation, test = (f"data/processed/{s}_processed.json" for s in ("train", "validation", "test"))
+    child.write_json(train, share_of(run.read_json(train), run.config.sweep.share, run.config.seed))
+    child.write_json(validation, run.read_json(validation))
+    child.write_json(test, [])
+    return child
+
 def try_rate(
     run: Run,
     method: str,     # one of SWEPT
-    rate: float,
+    rate: float,     # peak learning rate
 ) -> dict:           # learning_rate, validation_loss (None: it diverged), train_seconds, steps
     "Train briefly at a learning rate; only the figures are kept."
-    child = child_run(run, f"sweep/{method}-{rate:g}", (FULL if method == "full_adamw" else {}) | {SWEPT[method]: rate}, folders=("tiny",))
-    child.write_json("data/processed/validation_processed.json", run.read_json("data/processed/validation_processed.json"))
-    child.write_json("data/processed/train_processed.json", share_of(run.read_json("data/processed/train_processed.json"), run.config.sweep.share, run.config.seed))
-    child.write_json("data/processed/test_processed.json", [])
+    child = _brief_run(run, method, rate)
     def make():
         try: metrics = TRAIN[method](child)
         except NonFiniteLoss: metrics = dict(validation_loss=None)
-        shutil.rmtree(child.path / "models", ignore_errors=True); free_memory()
+        shutil.rmtree(child.path / "models", ignore_errors=True)
+        free_memory()
         loss = metrics["validation_loss"]
-        return dict(learning_rate=rate, validation_loss=loss if loss is not None and math.isfinite(loss) else None, train_seconds=None if metrics.get("gpu_shared") else metrics.get("train_seconds"), steps=metrics.get("steps"))
+        seconds = None if metrics.get("gpu_shared") else metrics.get("train_seconds")       # others' work is in it
+        return dict(learning_rate=rate, validation_loss=loss if loss is not None and math.isfinite(loss) else None,
+                    train_seconds=seconds, steps=metrics.get("steps"))
     inputs = training_inputs(child, "galore" if method == "full_adamw" else method) | dict(learning_rate=rate)
-    with alone(child, method): found = once(child, "results/metrics/rate.json", inputs, make)
-    return {k: v for k, v in found.items() if k != "made_from"}
+    with alone(child, method): tried = once(child, "results/metrics/rate.json", inputs, make)
+    return {k: v for k, v in tried.items() if k != "made_from"}
 
 # %% ../../nbs/08b_rates.ipynb #98caae18
 SWEEP = "results/metrics/sweep.json"
 
 def read_sweep(run: Run) -> dict:   # method -> share, tried
     "What was tried so far. Raises GemmaPeftError when nothing was."
-    if not (run.path / SWEEP).exists(): raise GemmaPeftError(f"{run.path / SWEEP} is missing; no learning rate was tried yet: `gemma-peft sweep {run.path}`")
-    return run.read_json(SWEEP)
+    if (run.path / SWEEP).exists(): return run.read_json(SWEEP)
+    raise GemmaPeftError(f"{run.path / SWEEP} is missing; no learning rate was tried yet: `gemma-peft sweep {run.path}`")
 
 def tried_before(run: Run, method: str) -> list[float]:
     "Rates of an earlier sweep on the same share of the rows."
-    found = run.read_json(SWEEP).get(method, {}) if (run.path / SWEEP).exists() else {}
-    return [t["learning_rate"] for t in found.get("tried", [])] if found.get("share") == run.config.sweep.share else []
+    before = run.read_json(SWEEP).get(method, {}) if (run.path / SWEEP).exists() else {}
+    same = before.get("share") == run.config.sweep.share
+    return [t["learning_rate"] for t in before.get("tried", [])] if same else []
 
 # %% ../../nbs/08b_rates.ipynb #e9c67dca
 def sweep(
@@ -81,20 +98,21 @@ def sweep(
     method: str,      # one of SWEPT
     rates=None,       # learning rates; None: sweep.rates, or five around the method's own
 ) -> list[dict]:      # learning_rate, validation_loss, train_seconds, steps; ascending
-    "Try learning rates for a method, beside those tried before, and keep what they gave in results/metrics/sweep.json. A rate is trained once."
+    "Try learning rates, beside those tried before, and keep what they gave. A rate is trained once."
     tried = []
     for rate in sorted({*rates_for(run, method, rates), *tried_before(run, method)}):
         tried.append(try_rate(run, method, rate))
         loss = tried[-1]["validation_loss"]
-        print(f"{method}: learning rate {rate:g}, validation loss " + ("none, it diverged" if loss is None else f"{loss:.4f}"), flush=True)
-    found = run.read_json(SWEEP) if (run.path / SWEEP).exists() else {}
-    run.write_json(SWEEP, found | {method: dict(share=run.config.sweep.share, tried=tried)})
+        words = "none, it diverged" if loss is None else f"{loss:.4f}"
+        print(f"{method}: learning rate {rate:g}, validation loss {words}", flush=True)
+    methods = run.read_json(SWEEP) if (run.path / SWEEP).exists() else {}
+    run.write_json(SWEEP, methods | {method: dict(share=run.config.sweep.share, tried=tried)})
     return tried
 
 # %% ../../nbs/08b_rates.ipynb #f5756d80
-def sound(s: dict) -> dict[float, float]:   # learning rate -> validation loss
+def sound(swept: dict) -> dict[float, float]:   # learning rate -> validation loss
     "What a method reached, without the rates that diverged."
-    return {t["learning_rate"]: t["validation_loss"] for t in s["tried"] if t["validation_loss"] is not None}
+    return {t["learning_rate"]: t["validation_loss"] for t in swept["tried"] if t["validation_loss"] is not None}
 
 def chosen_rates(run: Run) -> dict[str, float]:   # method -> learning rate
     "The rates with the lowest validation loss; a method whose every rate diverged has none."
@@ -102,31 +120,41 @@ def chosen_rates(run: Run) -> dict[str, float]:   # method -> learning rate
 
 def at_the_end(run: Run) -> dict[str, list[float]]:   # method -> rates to try beside its own
     "The methods whose chosen rate is the smallest or largest tried."
-    chosen, found = chosen_rates(run), read_sweep(run)
-    ends = {m: (min(r), max(r)) for m in chosen if len(r := [t["learning_rate"] for t in found[m]["tried"]]) > 1}
-    return {m: [float(f"{chosen[m] / 3 if chosen[m] == low else min(1, chosen[m] * 3):.3g}")] for m, (low, high) in ends.items() if chosen[m] in (low, high) and chosen[m] < 1}
+    beyond = {}
+    for method, chosen in chosen_rates(run).items():
+        tried = [t["learning_rate"] for t in read_sweep(run)[method]["tried"]]
+        if len(tried) < 2 or chosen >= 1 or chosen not in (min(tried), max(tried)): continue
+        further = chosen / 3 if chosen == min(tried) else min(1, chosen * 3)
+        beyond[method] = [float(f"{further:.3g}")]
+    return beyond
 
 # %% ../../nbs/08b_rates.ipynb #3ce904ab
 def sweep_advice(run: Run) -> str:
     "The `--set` to use, and a warning for a rate at the end of its range."
-    chosen = chosen_rates(run)
-    ends = [f"{ROWS[m].label}'s {chosen[m]:g} is the {'largest' if beyond > chosen[m] else 'smallest'} rate tried; a better one may lie beyond: `--methods {m} --rates {beyond:g}`"
-            for m, (beyond,) in at_the_end(run).items()]
-    lost = [f"{ROWS[m].label}: every learning rate diverged ({', '.join(format(t['learning_rate'], 'g') for t in s['tried'])}); try smaller ones: `--methods {m} --rates {min(t['learning_rate'] for t in s['tried']) / 10:.3g}`"
-            for m, s in read_sweep(run).items() if m not in chosen]
-    return "\n".join([" ".join(f"--set {SWEPT[m]}={r:g}" for m, r in chosen.items()), *ends, *lost])
+    chosen, lines = chosen_rates(run), []
+    for method, (further,) in at_the_end(run).items():
+        end = "largest" if further > chosen[method] else "smallest"
+        lines.append(f"{ROWS[method].label}'s {chosen[method]:g} is the {end} rate tried; a better one may lie beyond: "
+                     f"`--methods {method} --rates {further:g}`")
+    for method, swept in read_sweep(run).items():
+        if method in chosen: continue
+        tried = [t["learning_rate"] for t in swept["tried"]]
+        lines.append(f"{ROWS[method].label}: every learning rate diverged ({', '.join(format(r, 'g') for r in tried)}); "
+                     f"try smaller ones: `--methods {method} --rates {min(tried) / 10:.3g}`")
+    return "\n".join([" ".join(f"--set {SWEPT[m]}={r:g}" for m, r in chosen.items()), *lines])
 
 # %% ../../nbs/08b_rates.ipynb #5fa31cf8
 def plot_sweep(
-    found: dict,   # of `read_sweep`
-):                 # a matplotlib figure
+    methods: dict,   # what `read_sweep` gives
+):                   # a matplotlib figure
     "Validation loss against the learning rate, a curve for each method; a ring marks its lowest point."
-    import matplotlib.pyplot as plt
-    fig, ax = plt.subplots(figsize=(6, 3), layout="constrained")
-    for (method, s), mark in zip(found.items(), "osD"):
-        losses, colour = sound(s), COLOURS.get(method, "#332288")
+    fig, ax = subplots(figsize=(6, 3), layout="constrained")
+    for (method, swept), mark in zip(methods.items(), "osD"):
+        losses, colour = sound(swept), COLOURS.get(method, "#332288")
         ax.plot(losses.keys(), losses.values(), mark + "-", color=colour, label=ROWS[method].label)
-        if losses: best = min(losses, key=losses.get); ax.plot(best, losses[best], "o", ms=12, mfc="none", color=colour)
+        if not losses: continue
+        best = min(losses, key=losses.get)
+        ax.plot(best, losses[best], "o", ms=12, mfc="none", color=colour)
     ax.set(xscale="log", xlabel="peak learning rate (ring: chosen)", ylabel="validation loss (nats a token)")
-    ax.spines[["top", "right"]].set_visible(False); ax.legend(frameon=False)
+    ax.legend(frameon=False)
     return fig
