@@ -29,7 +29,8 @@ def mix(
     galore,        # the weight GaLore ended with, (out, in)
     c: float,      # share of QLoRA's update, 0..1
 ):                 # (out, in), in the base's precision
-    "W0 + c ΔQLoRA + (1 - c) ΔGaLore, computed in fp32 (Wortsman et al. 2022, with updates in place of models)."
+    """W0 + c ΔQLoRA + (1 - c) ΔGaLore, computed in fp32 (Wortsman et al. 2022, with updates in place of
+    models)."""
     w = base.float()
     return (w + c * qlora_update.float() + (1 - c) * (galore.float() - w)).to(base.dtype)
 
@@ -77,7 +78,8 @@ def search_coefficient(
     for c in wanted:
         fill(model, parts, c)
         tried.append(dict(coefficient=c, validation_loss=round(mean_loss(reference_loss(model, rows, pad_token_id)), 6)))
-        run.progress(len(tried), len(wanted), f"soup: coefficient {c:g}, validation loss {tried[-1]['validation_loss']:.4f}")
+        run.progress(len(tried), len(wanted), f"soup: coefficient {c:g}, validation loss "
+                                              f"{tried[-1]['validation_loss']:.4f}")
     return tried
 
 # %% ../../nbs/07_hybrid.ipynb #586925f4
@@ -86,8 +88,12 @@ DEFINITIONS = dict(
     peak_memory_gib="the larger of both arms' training peaks; the other peak_*_gib likewise", trainable_parameters="of both arms together",
     build_seconds="time to make the mix from the trained arms, choosing included",
     validation_loss="mean loss per token of the validation slice, in nats",
-    tried="every coefficient (QLoRA's share) with its validation loss", controls="validation loss of both arms alone, as they were trained",
-    updates="norms of both updates relative to the base, and their cosine", inference_models="models held in memory to answer")
+    tried="every coefficient (QLoRA's share) with its validation loss", controls="validation loss of both "
+                                                                                 "arms alone, as they were "
+                                                                                 "trained",
+    updates="norms of both updates relative to the base, and their cosine", inference_models="models held in "
+                                                                                             "memory to "
+                                                                                             "answer")
 
 def cost_of_arms(run: Run) -> dict:
     "What training both arms took, in the keys of their metrics files."
@@ -110,7 +116,8 @@ def build_soup(
     fill(model, parts, best["coefficient"])
     save_model(run, model, tokenizer, "models/hybrid/soup/final", "soup", best)
     c = best["coefficient"]
-    print(f"soup: {c:g} of QLoRA's update and {1 - c:g} of GaLore's, validation loss {best['validation_loss']:.4f}", flush=True)
+    print(f"soup: {c:g} of QLoRA's update and {1 - c:g} of GaLore's, validation loss "
+          f"{best['validation_loss']:.4f}", flush=True)
     return dict(method="soup", **best, tried=tried, updates=compare_updates(parts), total_parameters=sum(p.numel() for p in model.parameters()),
                 inference_models=1, build_seconds=round(time.perf_counter() - started, 2), **cost_of_arms(run))
 
@@ -149,7 +156,8 @@ class Ensemble:
     ):
         self.models, self.weights = models, weights or [1 / len(models)] * len(models)
         if len(self.weights) != len(models) or min(self.weights) <= 0 or abs(sum(self.weights) - 1) > 1e-6:
-            raise GemmaPeftError(f"weights {self.weights} must be {len(models)} positive numbers that sum to 1")
+            raise GemmaPeftError(f"weights {self.weights} must be {len(models)} positive numbers that sum to "
+                                 "1")
 
     @property
     def device(self): return self.models[0].device
@@ -193,7 +201,8 @@ def build_ensemble(
     started = time.perf_counter()
     members = [dict(name=a, path=f"models/{a}/final", weight=1 / len(ARMS)) for a in ARMS]
     with run.writing("models/hybrid/ensemble/final") as folder:
-        folder.mkdir(); (folder / "ensemble.json").write_text(json.dumps(dict(average="next-token probabilities", members=members), indent=1) + "\n")
+        folder.mkdir(); (folder / "ensemble.json").write_text(json.dumps(dict(average="next-token "
+                                                                                      "probabilities", members=members), indent=1) + "\n")
     ensemble, rows, pad = load_ensemble(run), run.read_json("data/processed/validation_processed.json"), load_tokenizer(run).pad_token_id
     return dict(method="ensemble", members=members, validation_loss=round(mean_loss(ensemble.reference_loss(rows, pad)), 6),
                 total_parameters=sum(p.numel() for m in ensemble.models for p in m.parameters()), inference_models=len(members),
