@@ -7,10 +7,11 @@ __all__ = ['SHAPES', 'SHAPE_OF', 'CONTROL_TOKENS', 'ROLES', 'MAPPINGS', 'Shape',
            'to_messages', 'unused']
 
 # %% ../../nbs/01a_records.ipynb #a1b0c003
-import itertools, json, math, re
+import itertools
+import json
+import math
+import re
 from dataclasses import dataclass, field
-
-from ..core import SOURCES
 
 # %% ../../nbs/01a_records.ipynb #a1b0c006
 @dataclass(frozen=True)
