@@ -137,7 +137,7 @@ def cost_of_arms(run: Run) -> dict:
     return total | peaks | dict(tokens_per_second=round(total["train_tokens"] / total["train_seconds"], 1),
                                 controls={a: m["validation_loss"] for a, m in zip(ARMS, arms)})
 
-# %% ../../nbs/07_hybrid.ipynb #c7deeec3
+# %% ../../nbs/07_hybrid.ipynb #cc61ad94
 def build_soup(
     run: Run,
 ) -> dict:     # metrics
@@ -183,7 +183,7 @@ class AverageProbabilities:
         self.seen = input_ids.shape[1]
         return reduce(torch.logaddexp, logs)
 
-# %% ../../nbs/07_hybrid.ipynb #cc2aff37
+# %% ../../nbs/07_hybrid.ipynb #99546552
 class Ensemble:
     "Several models that answer as one, by the mean of their next-token probabilities."
     def __init__(self,
@@ -283,7 +283,7 @@ def all_mixes() -> dict[str, Mix]:
         COLOURS.setdefault(name, mix.colour)
     return MIXES
 
-# %% ../../nbs/07_hybrid.ipynb #6bcf0b99
+# %% ../../nbs/07_hybrid.ipynb #998e1274
 def read_hybrids(run: Run) -> dict:
     "Metrics and evaluation results of every mix of the run."
     def read(name):
