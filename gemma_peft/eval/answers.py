@@ -7,7 +7,7 @@ __all__ = ['RESAMPLES', 'ARMS', 'MEANINGS', 'MODELS', 'GROUP_KEYS', 'score', 'is
            'parts_folder', 'drop_parts', 'answer_progress', 'evaluate_model', 'evaluate_models', 'score_table',
            'show_scores', 'plot_groups']
 
-# %% ../../nbs/06_eval.ipynb #a33886ba
+# %% ../../nbs/06_eval.ipynb #8615e1d2
 import json
 import shutil
 import time
@@ -30,6 +30,7 @@ from gemma_peft.core import (
     subplots,
     writing,
 )
+
 from ..training import free_memory, load_model, reference_loss
 from .batches import batch_noise, generate_answers, read_parts
 from .comparisons import FIGURES
@@ -37,7 +38,7 @@ from .definitions import EVALUATE, evaluate_scores
 from .metrics import answer_statistics, bleu4_signature, group_figures, rounded
 from .statistics import add_intervals
 
-# %% ../../nbs/06_eval.ipynb #06610f39
+# %% ../../nbs/06_eval.ipynb #f0523490
 RESAMPLES = 1000      # draws of the prompts for an interval
 
 def score(
@@ -48,7 +49,7 @@ def score(
     answers = answer_statistics(rows, losses)
     return rounded(add_intervals(group_figures(answers), answers, RESAMPLES))
 
-# %% ../../nbs/06_eval.ipynb #eba3f44b
+# %% ../../nbs/06_eval.ipynb #398e1b5b
 ARMS = ("qlora", "galore")
 
 @cache
@@ -98,7 +99,7 @@ def drop_parts(run: Run, names):
     for name in names:
         for folder in (run.path / "results/predictions/.parts").glob(f"{name}-*"): shutil.rmtree(folder)
 
-# %% ../../nbs/06_eval.ipynb #32dd12d0
+# %% ../../nbs/06_eval.ipynb #bfc46800
 def answer_progress(
     run: Run,        # told of every batch
     name: str,       # the model that answers
@@ -122,7 +123,7 @@ def answer_progress(
         run.progress(step * total + done, steps * total, text)
     return report
 
-# %% ../../nbs/06_eval.ipynb #d05398dc
+# %% ../../nbs/06_eval.ipynb #4f5e9b12
 MEANINGS = dict(
     bleu4="corpus BLEU-4 by sacrebleu, 0..1; settings in bleu4_signature",
     rouge_l="mean ROUGE-L F1 by rouge_score with Porter stemming, 0..1; letters outside a to z count as "
@@ -161,7 +162,7 @@ def _prediction(row: dict, answer: dict, loss: tuple) -> dict:
                 new_tokens=answer["new_tokens"], stopped=answer["stopped"],
                 reference_nll=round(loss[0], 6), reference_tokens=loss[1])
 
-# %% ../../nbs/06_eval.ipynb #f712abdf
+# %% ../../nbs/06_eval.ipynb #8379ee7b
 def evaluate_model(
     run: Run,         # reads its test set, writes results/predictions/<name>.jsonl and results/metrics
     name: str,        # base, an arm, a mix, or a row of the ladder
@@ -241,7 +242,7 @@ def show_scores(table):
     form |= dict.fromkeys(("cut_share", "empty_share"), "{:.1%}") | dict(new_tokens_mean="{:.1f}", n="{:.0f}")
     return table.style.format(form)
 
-# %% ../../nbs/06_eval.ipynb #29a97275
+# %% ../../nbs/06_eval.ipynb #89b85138
 def plot_groups(
     results: dict,                         # model name -> evaluation results
     metrics: tuple = ("bleu4", "rouge_l"), # one panel each

@@ -7,13 +7,11 @@ __all__ = ['NO_INTERVAL', 'COMPARED', 'LOSS', 'FIGURES', 'paired_bootstrap', 'sw
            'p_to_correct', 'without_zero', 'decide', 'compare', 'holm_p', 'how_much', 'no_difference',
            'plot_differences']
 
-# %% ../../nbs/06d_comparisons.ipynb #eed4bbf4
+# %% ../../nbs/06d_comparisons.ipynb #b7d5a6a4
 from itertools import combinations
 
 import numpy as np
 
-from ..core import COLOURS, LABELS, GemmaPeftError, signed, subplots
-from .metrics import Answers, add_up, measure
 from gemma_peft.eval.statistics import (
     FEWEST,
     _check_models,
@@ -30,6 +28,9 @@ from gemma_peft.eval.statistics import (
     seed_draws,
     too_few,
 )
+
+from ..core import COLOURS, LABELS, GemmaPeftError, signed, subplots
+from .metrics import Answers, add_up, measure
 
 # %% ../../nbs/06d_comparisons.ipynb #3db77853
 def _share(count: int, resamples: int) -> float:
@@ -115,7 +116,7 @@ def randomisation_test(
                      _coins(len(first), resamples, seed, first.unit))[metric]
     return _as_large(observed(models["a"], metric) - observed(models["b"], metric), values)
 
-# %% ../../nbs/06d_comparisons.ipynb #23692a33
+# %% ../../nbs/06d_comparisons.ipynb #6df51827
 def holm(
     p: dict,   # name -> p-value, 0..1
 ) -> dict:     # name -> corrected p, 0..1
@@ -180,7 +181,7 @@ def compare(
             rows.append(row | dict(p_randomisation=_as_large(row["difference"], tossed[m]), seeds=len(first)))
     return decide(rows)
 
-# %% ../../nbs/06d_comparisons.ipynb #687442d9
+# %% ../../nbs/06d_comparisons.ipynb #1337d975
 def _check_comparisons(models: dict, pairs, metrics: int, resamples: int, seeds: int) -> list[tuple]:
     """The pairs to compare. Raises GemmaPeftError where there is none, a name is unknown, or the correction
     would leave nothing to find."""
@@ -229,7 +230,7 @@ def no_difference(
                     "before correction")
     return f"no difference shown{where}: {seen} ({low} to {high}{but}){findable}"
 
-# %% ../../nbs/06d_comparisons.ipynb #b048c1a2
+# %% ../../nbs/06d_comparisons.ipynb #fcaa43b8
 FIGURES = dict(bleu4="BLEU-4", rouge_l="ROUGE-L", chrf="chrF", reference_loss="reference loss, nats a token")
 
 def plot_differences(

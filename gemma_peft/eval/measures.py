@@ -17,7 +17,7 @@ from .answers import score
 from .batches import generate_answers
 from .metrics import in_order
 
-# %% ../../nbs/06g_measures.ipynb #f73fcbf4
+# %% ../../nbs/06g_measures.ipynb #059727da
 def _world_texts(run: Run):
     "Prose of the tiny model's world that is in no sample."
     from gemma_peft.data import make_world, prose
@@ -54,7 +54,7 @@ def _json_texts(path: Path):
                                      "or use a .txt file")
             yield text
 
-# %% ../../nbs/06g_measures.ipynb #e90c0fab
+# %% ../../nbs/06g_measures.ipynb #c40c4fb6
 def general_texts(run: Run):
     "The texts that controls.forgetting_text names, one after the other."
     name = run.config.controls.forgetting_text
@@ -83,7 +83,7 @@ def as_letters(
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return [i for i in ids if i not in control]
 
-# %% ../../nbs/06g_measures.ipynb #9e032394
+# %% ../../nbs/06g_measures.ipynb #3b9b77dd
 TEXT = "data/processed/general_text.json"
 
 def text_rows(run: Run) -> list[dict]:   # id, input_ids, assistant_spans: all but <bos> counts
@@ -116,7 +116,7 @@ def _cut_to_rows(run: Run) -> list[dict]:
                              "`--set controls.forgetting_text=FILE`")
     return rows
 
-# %% ../../nbs/06g_measures.ipynb #1f5939ce
+# %% ../../nbs/06g_measures.ipynb #a88998a8
 def as_prompt(
     row: dict,      # a training row
     tokenizer,
@@ -179,7 +179,7 @@ def measure_model(
         result["text_loss"] = round(mean_loss(losses), 6)
     return result | (answer_seen(run, name, model, seen) if seen else {})
 
-# %% ../../nbs/06g_measures.ipynb #c92138e7
+# %% ../../nbs/06g_measures.ipynb #87d877cb
 def gap(seen: dict, tested: dict) -> dict:   # train_..., test_..., ..._gap of loss, bleu4 and rouge_l
     """How much better a model is on training prompts: test minus train for the loss, train minus test for the
     scores."""

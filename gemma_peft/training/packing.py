@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKED', 'HEAD_ROWS', 'EVALUATION_BLOCK', 'split_rows', 'pack', 'cumulative_lengths', 'padded_layout',
-           'packed_attention', 'has_varlen', 'with_layout', 'even_bucket', 'step_packs', 'capped', 'loss_and_gradient',
-           'LinearCrossEntropy', 'fold', 'block_gradient', 'normaliser_and_hit', 'in_blocks', 'BlockedCrossEntropy',
-           'bare', 'Head', 'packed_loss', 'register']
+           'packed_attention', 'has_varlen', 'with_layout', 'even_bucket', 'step_packs', 'capped', 'soft_cap',
+           'loss_and_gradient', 'LinearCrossEntropy', 'fold', 'block_gradient', 'normaliser_and_hit', 'in_blocks',
+           'BlockedCrossEntropy', 'bare', 'Head', 'packed_loss', 'register']
 
 # %% ../../nbs/03a_packing.ipynb #12c4d017
 import inspect, math
@@ -158,6 +158,10 @@ def capped(logits, cap: float | None = None):    # (n, vocab) -> fp32
     "Logits in fp32, softly limited to `cap` (`final_logit_softcapping`)."
     return logits.float() if cap is None else torch.tanh(logits.float() / cap) * cap
 
+def soft_cap(model) -> float | None:
+    "The limit of a model's logits (`final_logit_softcapping`); None: there is none."
+    return getattr(text_config(bare(model).config), "final_logit_softcapping", None)
+
 def loss_and_gradient(
     logits,                    # (n, vocab)
     target,                    # (n,)
@@ -269,7 +273,7 @@ class Head:
     ):
         config = text_config(bare(model).config)
         self.module, self.vocabulary, self.block = output_head(model), config.vocab_size, block
-        self.cap = getattr(config, "final_logit_softcapping", None)
+        self.cap = soft_cap(model)
         ready = (lambda f: torch.compile(f, dynamic=True)) if compiled else (lambda f: f)
         self.kernels = (ready(fold), ready(block_gradient)) if block else ready(loss_and_gradient)
 
