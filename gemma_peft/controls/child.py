@@ -44,8 +44,10 @@ def toy_arms(folder: Path) -> Run:
     with run.writing("tiny/model") as path:
         model.save_pretrained(path)
         tokenizer.save_pretrained(path)
-    rows = [r | dict(source=("alpaca", "tulu")[i // 3 % 2], prompt_id=r["id"], prompt_length=4, prompt="?", reference="!")
-            for i, r in enumerate(toy_rows(51))]
+    def row(i, r):
+        source = ("alpaca", "tulu")[i // 3 % 2]
+        return r | dict(source=source, prompt_id=r["id"], prompt_length=4, prompt="?", reference="!")
+    rows = [row(i, r) for i, r in enumerate(toy_rows(51))]
     for split, part in dict(train=rows[:36], validation=rows[36:42], test=rows[42:]).items():
         run.write_json(f"data/processed/{split}_processed.json", part)
     for work in (train_qlora, train_galore, evaluate_models): quietly(work, run)
@@ -88,11 +90,12 @@ def child_run(
     overrides: dict | None = None,    # what it does otherwise: dotted names to values
     folders=("data", "tiny"),         # what it shares with the run
 ) -> ChildRun:
-    "A run below `run` with its profile, overrides and records. Raises GemmaPeftError when the records are not ready."
+    "A run below `run` with its profile, overrides and records. Raises GemmaPeftError where there are none."
     for split in ("train", "validation", "test"):
         file = f"data/processed/{split}_processed.json"
         if not (run.path / file).exists(): run.read_json(file)      # says what to do
-    own = {k: v for k, v in run.overrides.items() if k != "seeds" and not k.startswith(("controls.", "sweep."))}
+    asks = ("controls.", "sweep.")
+    own = {k: v for k, v in run.overrides.items() if k != "seeds" and not k.startswith(asks)}
     child = ChildRun(run.path / name, run.profile, own | (overrides or {}), run.values)
     child.parent, child.name = run, name
     for folder in folders: mirror(run.path / folder, child.path / folder)
@@ -154,9 +157,10 @@ def evaluate_once(
     load: Callable,   # () -> model
     inputs: dict,     # what the model depends on
 ) -> dict:            # evaluation results
-    "Evaluate a model on the run's test prompts, unless it was; a model that was evaluated need not be there any more."
+    "Evaluate a model on the test prompts, unless it was; one that was need not be there any more."
     test = fingerprint(run.path, ["data/processed/test_processed.json"])
-    made_from = dict(model=inputs, settings=stage_settings(run, "eval"), test=[f["hash"] for f in test.values()])
+    hashes = [file["hash"] for file in test.values()]
+    made_from = dict(model=inputs, settings=stage_settings(run, "eval"), test=hashes)
     def make():
         results = evaluate_model(run, name, load())
         free_memory()
@@ -168,7 +172,7 @@ def evaluate_once(
 
 # %% ../../nbs/08d_child.ipynb #8a9f8ebb
 def arm_inputs(run: Run, name: str) -> dict:
-    "What stands for the weights of the run's own arm: the figures of its training. For the base, those of its evaluation."
+    "What stands for the weights of the run's own arm: its training's figures; the base's evaluation."
     file = results_file(name) if name == "base" else f"results/metrics/{name}_metrics.json"
     return {k: (v or {}).get("hash") for k, v in fingerprint(run.path, [file]).items()}
 
@@ -192,7 +196,8 @@ def measure_once(
         measures = measure_model(where, name, load(), text, rows)
         free_memory()
         return measures
-    made_from = dict(model=inputs, rows=[r["input_ids"] for r in text + rows], eval=stage_settings(run, "eval"))
+    tokens = [r["input_ids"] for r in text + rows]
+    made_from = dict(model=inputs, rows=tokens, eval=stage_settings(run, "eval"))
     return once(where, MEASURES(name), made_from, make)
 
 # %% ../../nbs/08d_child.ipynb #6d7c576c

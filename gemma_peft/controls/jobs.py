@@ -110,8 +110,9 @@ def sources_of(run: Run) -> list[str]:
     "The sources of the training rows. Raises GemmaPeftError for fewer than two."
     present = {r["source"] for r in run.read_json("data/processed/train_processed.json")}
     if len(present) > 1: return sorted(present, key=list(getattr(run, "sources", SOURCES)).index)
-    raise GemmaPeftError("controls.leave_one_out = true trains without one source at a time, and this run's "
-                         f"training rows have only {listed(present) or 'none'}: there is nothing to leave out. "
+    only = listed(present) or "none"
+    raise GemmaPeftError("controls.leave_one_out = true trains without one source at a time, and the rows of "
+                         f"this run have only {only}: there is nothing to leave out. "
                          "Use `--set controls.leave_one_out=false`")
 
 def leave_out(
@@ -120,10 +121,11 @@ def leave_out(
     arms=ARMS,
 ) -> dict:         # arm -> evaluation results
     "Arms without a source, in leave_one_out/<source>."
-    child = child_run(run, f"leave_one_out/{source}", folders=("tiny",))       # its own records, and no others for a moment
+    child = child_run(run, f"leave_one_out/{source}", folders=("tiny",))     # with records of its own
     for split in ("train", "validation", "test"):
         name = f"data/processed/{split}_processed.json"
-        child.write_json(name, [r for r in run.read_json(name) if (r["source"] == source) == (split == "test")])
+        def belongs(r): return (r["source"] == source) == (split == "test")
+        child.write_json(name, [r for r in run.read_json(name) if belongs(r)])
     results = {}
     for arm in arms:
         with alone(child, arm):
@@ -148,11 +150,14 @@ def leave_one_out_table(run: Run) -> list[dict]:   # source, model, and scores w
 CONTROLS = "results/metrics/controls.json"
 DEFINITIONS = dict(
     seeds="mean, standard deviation (n - 1) and range over training seeds; records and prompts are the same",
-    ladder="rows one change away from `versus`; reference_loss_change and bleu4_change are differences from it",
+    ladder="rows one change away from `versus`; reference_loss_change and bleu4_change are differences "
+           "from it",
     forgetting="loss per token on general text, in nats",
-    generalisation="loss per token, BLEU-4 and ROUGE-L on training prompts (the last answer of whole rows, answers in "
-                   "results/predictions/seen) and on test prompts; a gap above 0 is better on training prompts",
-    leave_one_out="scores on a source's test prompts: of the base, of an arm trained without the source, and with it")
+    generalisation="loss per token, BLEU-4 and ROUGE-L on training prompts (the last answer of whole rows, "
+                   "answers in results/predictions/seen) and on test prompts; a gap above 0 is better on "
+                   "training prompts",
+    leave_one_out="scores on a source's test prompts: of the base, of an arm trained without the source, "
+                  "and with it")
 
 # %% ../../nbs/08_controls.ipynb #0dc1a324
 class Job(NamedTuple):
@@ -166,7 +171,9 @@ def control_jobs(run: Run) -> dict[str, Job]:
     if asks.forgetting_text or asks.generalisation:
         for m in ("base", *ARMS): jobs[f"measures/{m}"] = Job(partial(measure_arm, run, m), (MEASURES(m),))
     def of_arms(folder, make, what):
-        for a in ARMS: jobs[f"{folder}/{a}"] = Job(partial(make, run, what, (a,)), (f"{folder}/{results_file(a)}",))
+        for arm in ARMS:
+            files = (f"{folder}/{results_file(arm)}",)
+            jobs[f"{folder}/{arm}"] = Job(partial(make, run, what, (arm,)), files)
     for seed in run.other_seeds(): of_arms(f"seeds/{seed}", train_seed, seed)
     for row in asked_rows(run):
         jobs[f"ladder/{row_folder(run, row).name}"] = Job(partial(make_row, run, row), (note_file(run, row),))
@@ -187,15 +194,16 @@ def check_controls(
     asks, due = run.config.controls, unmade(run, control_jobs(run))
     left = [job for job in due if chosen is None or job in chosen]
     _check_settings(run)
-    weights = [a for a in ARMS if f"measures/{a}" in left] + ["qlora"] * any("merged" in name for name in left)
-    missing = [f"models/{a}/final" for a in dict.fromkeys(weights) if not (run.path / f"models/{a}/final").is_dir()]
+    weights = [a for a in ARMS if f"measures/{a}" in left]
+    if any("merged" in name for name in left): weights.append("qlora")
+    folders = [f"models/{a}/final" for a in dict.fromkeys(weights)]
     files = [name for name in STAGES["controls"].reads if not name.endswith("/")]
-    missing += [name for name in files if not (run.path / name).exists()]
-    if missing:
+    if missing := [name for name in folders + files if not (run.path / name).exists()]:
         wanted = {*ARMS, "eval", *run.unmade("eval")}
         stages = ",".join(s for s in STAGES if s in wanted)
-        raise GemmaPeftError(f"{run.path} is not finished: {', '.join(missing)} missing. Controls are compared with "
-                             f"both arms; make them first: `{run.command(f'--stages {stages}')}`")
+        raise GemmaPeftError(f"{run.path} is not finished: {', '.join(missing)} missing. Controls are "
+                             "compared with both arms; make them first: "
+                             f"`{run.command(f'--stages {stages}')}`")
     if asks.forgetting_text: text_rows(run)
     if asks.generalisation: training_sample(run)
 
@@ -207,8 +215,9 @@ def _check_settings(run: Run):
     stale = [s for s in (*ARMS, "eval") if changed(s)]
     if not stale: return
     stages, why = ",".join(dict.fromkeys([*stale, "eval"])), stage_state(run, stale[0])["why"]
-    raise GemmaPeftError(f"{run.path} has other settings than its {' and '.join(stale)} had ({why}). Controls are "
-                         f"compared with both arms; make these anew first: `{run.command(f'--stages {stages}')}`")
+    raise GemmaPeftError(f"{run.path} has other settings than its {' and '.join(stale)} had ({why}). "
+                         "Controls are compared with both arms; make these anew first: "
+                         f"`{run.command(f'--stages {stages}')}`")
 
 # %% ../../nbs/08_controls.ipynb #1c14fb7e
 @stage("controls", result=lambda run: run.read_json(CONTROLS))
@@ -234,15 +243,16 @@ def control_lines(controls: dict) -> list[str]:    # controls: what `make_contro
     lines += [f"{ROWS[row_name(row)].label}: {note}" for row, note in controls.get("notes", {}).items()]
     if "ladder" in controls: lines.append(_chance(controls.get("seeds", [])))
     if left := controls["not_asked"]:
-        rows = ",".join(LADDER[:3])
-        lines += [f"Not asked for: {', '.join(left)}. Ask with `--set seeds=0,1,2`, `--set controls.ladder={rows},...` "
-                  "and the like;", "`gemma-peft settings --section controls` lists them all."]
+        ask = f"`--set seeds=0,1,2`, `--set controls.ladder={','.join(LADDER[:3])},...`"
+        lines += [f"Not asked for: {', '.join(left)}. Ask with {ask} and the like;",
+                  "`gemma-peft settings --section controls` lists them all."]
     return lines
 
 def _chance(seeds: list[dict]) -> str:    # seeds: what `seed_table` gave
     "How large a difference chance makes."
-    spread = max((r["sd"] for r in seeds if r["metric"] == "reference_loss" and r["sd"] is not None), default=None)
-    if spread is None: return ("Every row was trained once, the arms too: how large a difference chance makes is not "
-                               "known (`--set seeds=0,1,2`).")
-    return (f"Over seeds the reference loss of an arm has a standard deviation of up to {spread:.4f}: a difference of "
-            "that size may be chance.")
+    spreads = [r["sd"] for r in seeds if r["metric"] == "reference_loss" and r["sd"] is not None]
+    if not spreads:
+        return ("Every row was trained once, the arms too: how large a difference chance makes is not known "
+                "(`--set seeds=0,1,2`).")
+    return (f"Over seeds the reference loss of an arm has a standard deviation of up to {max(spreads):.4f}: "
+            "a difference of that size may be chance.")

@@ -109,12 +109,14 @@ def compare_left_out(
     is_of = {s: own["base"].source == s for s in sources}
     def without(source, arm):
         prompts = [e for e, is_own in zip(expected, is_of[source]) if is_own]
-        return statistics_of(saved_answers(run, f"leave_one_out/{source}/results/predictions/{arm}.jsonl", prompts))
+        file = f"leave_one_out/{source}/results/predictions/{arm}.jsonl"
+        return statistics_of(saved_answers(run, file, prompts))
     untrained = {(s, a): without(s, a) for s in sources for a in ARMS}
     metrics = tested(answers | {pair: {0: a} for pair, a in untrained.items()})
     resamples = resamples_for(len(untrained) * 2 * len(COMPARED))
     for (source, arm), unseen in untrained.items():
-        models = {"without": unseen, "with": own[arm].take(is_of[source]), "base": own["base"].take(is_of[source])}
+        seen, base = (own[m].take(is_of[source]) for m in (arm, "base"))
+        models = {"without": unseen, "with": seen, "base": base}
         pairs = [("without", "with"), ("without", "base")]
         compared = compare(models, pairs, sum(metrics, ()), resamples=resamples)
         rows += [r | dict(source=source, model=arm) for r in compared]

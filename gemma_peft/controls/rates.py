@@ -27,12 +27,14 @@ def rates_for(
 ) -> list[float]:        # ascending, without repeats
     "The learning rates to try. Raises GemmaPeftError for one that is none."
     if method not in SWEPT:
-        raise GemmaPeftError(f"method {method!r} must be one of {', '.join(SWEPT)}.{nearest(str(method), SWEPT)}")
+        methods = ", ".join(SWEPT)
+        raise GemmaPeftError(f"method {method!r} must be one of {methods}.{nearest(str(method), SWEPT)}")
     own = get(run.config, SWEPT[method])
     around = [own * 3.**k for k in range(-2, 3) if own * 3.**k <= 1]
     chosen = list(rates or run.config.sweep.rates) or around
     if bad := [r for r in chosen if not (isinstance(r, (int, float)) and 0 < r <= 1)]:
-        raise GemmaPeftError(f"learning rates {bad} must be numbers above 0 and at most 1: `--rates 1e-4,3e-4`")
+        raise GemmaPeftError(f"learning rates {bad} must be numbers above 0 and at most 1: "
+                             "`--rates 1e-4,3e-4`")
     return sorted({float(f"{r:.3g}") for r in chosen})
 
 # %% ../../nbs/08b_rates.ipynb #4558c72a
@@ -70,10 +72,11 @@ def try_rate(
         except NonFiniteLoss: metrics = dict(validation_loss=None)
         shutil.rmtree(child.path / "models", ignore_errors=True)
         free_memory()
-        loss = metrics["validation_loss"]
-        seconds = None if metrics.get("gpu_shared") else metrics.get("train_seconds")       # others' work is in it
-        return dict(learning_rate=rate, validation_loss=loss if loss is not None and math.isfinite(loss) else None,
-                    train_seconds=seconds, steps=metrics.get("steps"))
+        loss, is_shared = metrics["validation_loss"], metrics.get("gpu_shared")     # others' work is in it
+        return dict(learning_rate=rate,
+                    validation_loss=loss if loss is not None and math.isfinite(loss) else None,
+                    train_seconds=None if is_shared else metrics.get("train_seconds"),
+                    steps=metrics.get("steps"))
     inputs = training_inputs(child, "galore" if method == "full_adamw" else method) | dict(learning_rate=rate)
     with alone(child, method): tried = once(child, "results/metrics/rate.json", inputs, make)
     return {k: v for k, v in tried.items() if k != "made_from"}
@@ -84,7 +87,8 @@ SWEEP = "results/metrics/sweep.json"
 def read_sweep(run: Run) -> dict:   # method -> share, tried
     "What was tried so far. Raises GemmaPeftError when nothing was."
     if (run.path / SWEEP).exists(): return run.read_json(SWEEP)
-    raise GemmaPeftError(f"{run.path / SWEEP} is missing; no learning rate was tried yet: `gemma-peft sweep {run.path}`")
+    raise GemmaPeftError(f"{run.path / SWEEP} is missing; no learning rate was tried yet: "
+                         f"`gemma-peft sweep {run.path}`")
 
 def tried_before(run: Run, method: str) -> list[float]:
     "Rates of an earlier sweep on the same share of the rows."
@@ -112,7 +116,8 @@ def sweep(
 # %% ../../nbs/08b_rates.ipynb #f5756d80
 def sound(swept: dict) -> dict[float, float]:   # learning rate -> validation loss
     "What a method reached, without the rates that diverged."
-    return {t["learning_rate"]: t["validation_loss"] for t in swept["tried"] if t["validation_loss"] is not None}
+    losses = {t["learning_rate"]: t["validation_loss"] for t in swept["tried"]}
+    return {rate: loss for rate, loss in losses.items() if loss is not None}
 
 def chosen_rates(run: Run) -> dict[str, float]:   # method -> learning rate
     "The rates with the lowest validation loss; a method whose every rate diverged has none."
@@ -134,13 +139,14 @@ def sweep_advice(run: Run) -> str:
     chosen, lines = chosen_rates(run), []
     for method, (further,) in at_the_end(run).items():
         end = "largest" if further > chosen[method] else "smallest"
-        lines.append(f"{ROWS[method].label}'s {chosen[method]:g} is the {end} rate tried; a better one may lie beyond: "
-                     f"`--methods {method} --rates {further:g}`")
+        lines.append(f"{ROWS[method].label}'s {chosen[method]:g} is the {end} rate tried; a better one may "
+                     f"lie beyond: `--methods {method} --rates {further:g}`")
     for method, swept in read_sweep(run).items():
         if method in chosen: continue
         tried = [t["learning_rate"] for t in swept["tried"]]
-        lines.append(f"{ROWS[method].label}: every learning rate diverged ({', '.join(format(r, 'g') for r in tried)}); "
-                     f"try smaller ones: `--methods {method} --rates {min(tried) / 10:.3g}`")
+        lost = f"every learning rate diverged ({', '.join(f'{r:g}' for r in tried)})"
+        lines.append(f"{ROWS[method].label}: {lost}; try smaller ones: "
+                     f"`--methods {method} --rates {min(tried) / 10:.3g}`")
     return "\n".join([" ".join(f"--set {SWEPT[m]}={r:g}" for m, r in chosen.items()), *lines])
 
 # %% ../../nbs/08b_rates.ipynb #5fa31cf8

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import gemma_peft
-from ..core import LABELS, Config, GemmaPeftError, Run, apply, get, nearest, read_text, settings, shown
+from ..core import (LABELS, Config, GemmaPeftError, Run, apply, get, nearest, read_text, settings,
+                             shown)
 from ..eval import ARMS
 
 # %% ../../nbs/08e_rows.ipynb #5fc5ea02
@@ -23,9 +24,9 @@ class Row:
     versus: tuple = ()      # rows it is compared with, the first that was measured
     change: str = ""        # what differs from that row
     effect: str = ""        # what the difference tells, where it has a name
-    place: int = 100        # its place in the table, from the top; rows of one place stand as they were asked for
-    arms: tuple = ()        # the arms that `overrides` are for; where there are two, each is compared with itself
-    overrides: dict = field(default_factory=dict)    # dotted names to values; empty where a function makes the row
+    place: int = 100        # its place in the table; rows of one place stand as they were asked for
+    arms: tuple = ()        # arms that `overrides` are for; of two, each is compared with itself
+    overrides: dict = field(default_factory=dict)    # settings; empty where a function makes the row
 
 ROWS = dict(
     base=Row("Base", (), "not trained", place=0),
@@ -82,7 +83,8 @@ def _wrong_keys(tree: dict) -> list[str]:
 def _wrong_names(row: Row) -> list[str]:
     "What is wrong with the rows and arms that a row names."
     names = [*ROWS, *(p.stem for p in ladder_folder().glob("*.toml"))]
-    problems = [f"compared_with = {name!r} is no row.{nearest(str(name), names)}" for name in row.versus if name not in names]
+    problems = [f"compared_with = {name!r} is no row.{nearest(str(name), names)}"
+                for name in row.versus if name not in names]
     problems += [f"arms = {name!r} must be one of {', '.join(ARMS)}" for name in row.arms if name not in ARMS]
     if row.overrides and not row.arms:
         problems.append("it does not say which arm its settings are for: compared_with = \"qlora\", say")
@@ -142,7 +144,8 @@ def own_row(path: Path) -> str:    # its name
     row, name = read_row(path), path.stem
     if name in (*SHIPPED, *ALIASES):
         raise GemmaPeftError(f"ladder row {path}: {name} is the name of another row; call the file otherwise")
-    if not row.overrides: raise GemmaPeftError(f"ladder row {path}: [overrides] is missing, the settings that it changes")
+    if not row.overrides:
+        raise GemmaPeftError(f"ladder row {path}: [overrides] is missing, the settings that it changes")
     ROWS[name] = row
     return name
 

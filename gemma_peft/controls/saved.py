@@ -15,7 +15,8 @@ from ..eval import ARMS, Answers, answer_statistics, results_file, score
 from .rows import asked_rows, row_folder
 
 # %% ../../nbs/08f_saved.ipynb #802a36cf
-_WORDS = "the a river stone walks under bright old trees and sings while small birds listen to slow rain on warm roofs"
+_WORDS = ("the a river stone walks under bright old trees and sings while small birds listen to slow rain on "
+          "warm roofs")
 
 def toy_answers(
     share: float,   # of the reference's words that an answer keeps, about
@@ -29,8 +30,8 @@ def toy_answers(
     def row(i, answer, reference):
         prompt = f"<start_of_turn>user\nSing {i}.<end_of_turn>\n"
         loss = dict(reference_nll=10 * (1 - share) + 1, reference_tokens=len(reference.split()))
-        return dict(prompt_id=f"p{i}", source=SOURCES[i % 3], prompt=prompt, prediction=answer, reference=reference,
-                    new_tokens=len(answer.split()), stopped=True, **loss)
+        return dict(prompt_id=f"p{i}", source=SOURCES[i % 3], prompt=prompt, prediction=answer,
+                    reference=reference, new_tokens=len(answer.split()), stopped=True, **loss)
     return [row(i, a, r) for i, (a, r) in enumerate(zip(answers, references))]
 
 # %% ../../nbs/08f_saved.ipynb #50a500eb
@@ -56,7 +57,8 @@ def toy_answered(folder: Path) -> Run:
         for k, (arm, share) in enumerate((("qlora", .8), ("galore", .79))):
             _write_answers(run, arm, f"seeds/{s}/", share + .01 * (s % 2), 10 * s + k)
     grid = [dict(coefficient=c, validation_loss=1 + abs(c - .5)) for c in (0, .5, 1)]
-    run.write_json("results/metrics/hybrid_soup_metrics.json", dict(method="soup", coefficient=.5, tried=grid))
+    soup = dict(method="soup", coefficient=.5, tried=grid)
+    run.write_json("results/metrics/hybrid_soup_metrics.json", soup)
     return run
 
 # %% ../../nbs/08f_saved.ipynb #d1c044a0
@@ -146,8 +148,8 @@ def statistics_of(rows: list[dict]) -> Answers:
     return answer_statistics(rows, losses)
 
 # %% ../../nbs/08f_saved.ipynb #c8c449ba
-def read_models(run: Run) -> tuple[dict, dict]:      # model -> {seed: metrics.Answers}; model -> first seed's rows
-    "The saved answers of every model, checked. Raises GemmaPeftError where one is missing, cut off or foreign."
+def read_models(run: Run) -> tuple[dict, dict]:      # model -> {seed: Answers}; model -> first seed's rows
+    "The saved answers of every model, checked. Raises GemmaPeftError for any that cannot be used."
     if not stage_state(run, "eval")["done"]:
         raise GemmaPeftError(f"the evaluation of {run.path} has not finished, so there is nothing to score. "
                              f"Run it: `{run.command('--stages eval')}`")

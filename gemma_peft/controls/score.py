@@ -45,7 +45,8 @@ def model_scores(
     shown = (*COMPARED, "reference_loss")
     per_seed = [dict(seed=s) | {k: figures(a)[k] for k in shown} for s, a in seeds.items()]
     definitions = other_definitions([r["prediction"] for r in rows], [r["reference"] for r in rows])
-    return dict(seeds=list(seeds), **groups, per_seed=per_seed, without_overlaps=without, definitions=definitions)
+    return dict(seeds=list(seeds), **groups, per_seed=per_seed, without_overlaps=without,
+                definitions=definitions)
 
 # %% ../../nbs/08c_score.ipynb #d747968c
 def check_stored(run: Run, answers: dict):
@@ -175,7 +176,8 @@ def score_lines(result: dict) -> list[str]:      # result: what `read_scores` gi
         other = "the base" if r["against"] == "base" else "with it"
         rows.append((f"{name_of(r['model'])} without {name_of(r['source'])}, and {other}", r))
     titles = dict(bleu4="BLEU-4", rouge_l="ROUGE-L")
-    lines += [f"{titles[r['metric']]:<8} {who}: {_difference_line(r)}" for who, r in rows if r["metric"] in titles]
+    for who, r in rows:
+        if r["metric"] in titles: lines.append(f"{titles[r['metric']]:<8} {who}: {_difference_line(r)}")
     for mix, arm in result["scores"].get("one_arm", {}).items():
         lines.append(f"{name_of(mix)} is {name_of(arm)} alone, the end of its grid; not tested as a mix")
     return lines
