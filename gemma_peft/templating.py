@@ -7,7 +7,8 @@ __all__ = ['PROCESSED_FILES', 'TOKEN_STATISTICS', 'EXAMPLES', 'training_template
            'token_view', 'tokens_html', 'show_tokens', 'encode_prompt', 'token_statistics', 'prepare_templates']
 
 # %% ../nbs/02_templating.ipynb #bfb8f43e
-import html, importlib.util
+import html
+import importlib.util
 from functools import lru_cache
 from pathlib import Path
 

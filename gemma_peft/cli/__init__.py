@@ -29,4 +29,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "summary", "sweep_command", "sweep_leftovers", "take_up", "targets_of", "this_python", "tidy",
         "top", "unreadable", "would_compile", "wrapped", "wrapped_lines"
     ],
+    "python": [
+        "TRAINERS", "Trained", "ask", "compare", "evaluate", "prepare", "train"
+    ],
 })

@@ -6,7 +6,18 @@
 __all__ = ['AGAIN', 'text_encoding', 'kind_of', 'Unreadable', 'json_records', 'table_records', 'arrow_records', 'JsonRows']
 
 # %% ../../nbs/01b_files.ipynb #a1b1c003
-import array, codecs, csv, gzip, io, itertools, json, os, re, shlex, tempfile, zlib
+import array
+import codecs
+import csv
+import gzip
+import io
+import itertools
+import json
+import os
+import re
+import shlex
+import tempfile
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -219,7 +230,8 @@ def table_records(stream, encoding: str = "utf-8"):
 # %% ../../nbs/01b_files.ipynb #2758681a
 def _batches(path: Path, kind: str):
     "The record batches of a Parquet or Arrow file."
-    import pyarrow.ipc, pyarrow.parquet
+    import pyarrow.ipc
+    import pyarrow.parquet
     if kind == "Parquet":
         yield from pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).iter_batches(1024)
         return

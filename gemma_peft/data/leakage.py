@@ -7,7 +7,10 @@ __all__ = ['fold', 'repeats', 'words', 'ngram_hashes', 'boilerplate', 'prompt_ke
            'same_prompt']
 
 # %% ../../nbs/01d_leakage.ipynb #a1d1c003
-import hashlib, json, re, unicodedata
+import hashlib
+import json
+import re
+import unicodedata
 
 # %% ../../nbs/01d_leakage.ipynb #057dab9f
 _MARKS = re.compile(r"""[\s.,;:!?'"`´‘’“”„«»…()\[\]{}]+""")

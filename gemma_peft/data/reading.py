@@ -7,11 +7,21 @@ __all__ = ['FORMATS', 'data_files', 'split_files', 'doubtful_files', 'Loaded', '
            'read_source']
 
 # %% ../../nbs/01c_reading.ipynb #c43859a6
-import json, os, re, shlex
+import json
+import os
+import re
+import shlex
 from collections import Counter
 from pathlib import Path
 
-from ..core import GemmaPeftError, hub_remedy, hub_token, in_short, local_path, without_token
+from gemma_peft.core import (
+    GemmaPeftError,
+    hub_remedy,
+    hub_token,
+    in_short,
+    local_path,
+    without_token,
+)
 from .files import AGAIN, JsonRows
 from .records import SHAPE_OF, SHAPES, shapes_of
 

@@ -7,10 +7,11 @@ __all__ = ['SHAPES', 'SHAPE_OF', 'CONTROL_TOKENS', 'ROLES', 'MAPPINGS', 'Shape',
            'to_messages', 'unused']
 
 # %% ../../nbs/01a_records.ipynb #a1b0c003
-import itertools, json, math, re
+import itertools
+import json
+import math
+import re
 from dataclasses import dataclass, field
-
-from ..core import SOURCES
 
 # %% ../../nbs/01a_records.ipynb #a1b0c006
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def shape_of(record: dict) -> str:
 def _own(record: dict) -> list[dict]:
     "A record of any of the shapes -> turns."
     shape = shape_of(record)
-    if not shape: raise Rejected("no column that is known")
+    if not shape: raise Rejected("no known column")
     return dict(chat=_tulu, instruction=_alpaca, pair=_pair)[shape](record)
 
 # %% ../../nbs/01a_records.ipynb #2e0a24e8

@@ -7,12 +7,31 @@ __all__ = ['SPLITS', 'DEEPEST', 'SAMPLE_FILES', 'STATISTICS', 'most_letters', 'l
            'shortened', 'select', 'write_rows', 'prepare_data']
 
 # %% ../../nbs/01_data.ipynb #2dab7d77
-import itertools, json, math, random
+import itertools
+import json
+import math
+import random
 from collections import Counter
 from dataclasses import replace
 
-from ..core import SOURCES, ConfigError, GemmaPeftError, Run, check_base, load_tokenizer, stage
-from .leakage import HeldOut, boilerplate, leak, near_kept, ngram_hashes, repeats, same_prompt
+from gemma_peft.core import (
+    SOURCES,
+    ConfigError,
+    GemmaPeftError,
+    Run,
+    check_base,
+    load_tokenizer,
+    stage,
+)
+from gemma_peft.data.leakage import (
+    HeldOut,
+    boilerplate,
+    leak,
+    near_kept,
+    ngram_hashes,
+    repeats,
+    same_prompt,
+)
 from .reading import read_source
 from .records import Rejected, shapes_of, to_messages, unused
 from .statistics import describe_samples, inspect_rows

@@ -10,7 +10,8 @@ __all__ = ['ANIMAL', 'PERSON', 'TOOL', 'KINDS', 'VOICES', 'REQUESTS', 'SYSTEMS',
            'make_records']
 
 # %% ../../nbs/01f_world.ipynb #a1f1c003
-import json, random
+import json
+import random
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -105,8 +106,9 @@ def make_world(
     "Draw the facts of all things."
     rng, things = random.Random(f"world {seed}"), []
     for kind, (traits, names) in KINDS.items():
-        def facts(): return {key: rng.choice(t.values) for key, t in traits.items()}
-        things += [Thing(kind, name, facts()) for name in names]
+        for name in names:
+            facts = {key: rng.choice(t.values) for key, t in traits.items()}
+            things.append(Thing(kind, name, facts))
     return things
 
 # %% ../../nbs/01f_world.ipynb #a9a6bc36
