@@ -14,7 +14,8 @@ import json, logging, re, shutil, warnings
 from pathlib import Path
 
 from .settings import (SOURCES, ConfigError, GemmaPeftError, Run, flatten, hub_token,
-                                      in_short, is_local, local_path, package_versions)
+                                      is_local, local_path, package_versions)
+from .look import in_short
 from ..data import GEMMA_CHAT_TEMPLATE, toy_gemma
 
 # %% ../../nbs/00e_base.ipynb #4a88f66f
