@@ -12,12 +12,11 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "export_lora", "low_rank_factors"
     ],
     "bench": [
-        "BF16", "Bench", "EIGHT_BITS", "EMBEDDINGS", "FP32", "GALORE_BENCHES", "GEMMA_1B", "IN_TWO",
-        "LOSS_CASES", "MATRICES_1B", "SMALL", "allocated_gib", "bench_loss", "bench_micro_batches",
-        "bench_peak", "bench_step", "bench_step_8bit", "bench_subspace", "benched_gemma", "exact_bases",
-        "galore_group", "measure_loss", "measure_micro_batches", "measure_peak", "measure_step",
-        "measure_subspace", "ours", "part_gradients", "peak_cases", "random_gemma", "reference_optimizer",
-        "same_shape", "seconds", "squares", "step_cases", "synchronise", "trial_run",
+        "Bench", "EIGHT_BITS", "GALORE_BENCHES", "GEMMA_1B", "LOSS_CASES", "SMALL_GEMMA", "allocated_gib",
+        "bench_loss", "bench_micro_batches", "bench_peak", "bench_step", "bench_step_8bit",
+        "bench_subspace", "benched_gemma", "exact_bases", "measure_loss", "measure_micro_batches",
+        "measure_peak", "measure_step", "measure_subspace", "part_gradients", "peak_cases", "random_gemma",
+        "reference_optimizer", "same_shape", "seconds", "step_cases", "synchronise", "trial_run",
         "weights_and_gradients"
     ],
     "buckets": [

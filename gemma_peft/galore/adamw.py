@@ -105,7 +105,8 @@ def _restore(self, b: Bucket, i: int, saved: dict | None):
         has = tuple(saved[name].shape) if name in saved else "missing"
         raise GaLoreError(
             f"the saved state of a {b.shape} parameter has {name} {has}, this optimiser needs "
-            f"{tuple(t[i].shape)}; resume with the rank, proj_type, states, projector and rounding it was saved with")
+            f"{tuple(t[i].shape)}; resume with the rank, proj_type, states, projector and rounding it was "
+            "saved with")
 
 @patch_to(GaLoreAdamW)
 def _keep_state(self):
@@ -113,6 +114,23 @@ def _keep_state(self):
     for b in self._buckets or []:
         for i, p in enumerate(b.params):
             self.state[p] = dict(step=b.steps[i]) | {name: t[i] for name, t in b.tensors().items()}
+
+# %% ../../nbs/05e_adamw.ipynb #cb09addc
+@patch_to(GaLoreAdamW)
+def _forget_gradients(self):
+    "Begin a new sum of gradients."
+    self._averaged, self._measured, self._inside = False, False, 0.
+    if self._outside is not None: self._outside.zero_()
+    for b in self._buckets or []:
+        if b.waiting:
+            b.low.zero_()
+            b.waiting.clear()
+
+@patch_to(GaLoreAdamW)
+def zero_grad(self, set_to_none: bool = True):
+    "Forget the gradients, those that were projected already too."
+    super(GaLoreAdamW, self).zero_grad(set_to_none)
+    self._forget_gradients()
 
 # %% ../../nbs/05e_adamw.ipynb #c7edc383
 @patch_to(GaLoreAdamW)
@@ -143,23 +161,6 @@ def _check(self, grads: list, unharmed: str):
     if bad := [tuple(g.shape) for g, f in zip(grads, finite) if not f]: raise GaLoreError(
         f"the gradient of {len(bad)} of {len(grads)} matrices is not finite, the first is {bad[0]}; "
         f"{unharmed}. Lower the learning rate, or skip the batch")
-
-# %% ../../nbs/05e_adamw.ipynb #cb09addc
-@patch_to(GaLoreAdamW)
-def _forget_gradients(self):
-    "Begin a new sum of gradients."
-    self._averaged, self._measured, self._inside = False, False, 0.
-    if self._outside is not None: self._outside.zero_()
-    for b in self._buckets or []:
-        if b.waiting:
-            b.low.zero_()
-            b.waiting.clear()
-
-@patch_to(GaLoreAdamW)
-def zero_grad(self, set_to_none: bool = True):
-    "Forget the gradients, those that were projected already too."
-    super(GaLoreAdamW, self).zero_grad(set_to_none)
-    self._forget_gradients()
 
 # %% ../../nbs/05e_adamw.ipynb #3e347365
 @patch_to(GaLoreAdamW)
@@ -261,6 +262,14 @@ def _clip_factor(self):
     return torch.where(self.norm.isfinite(), (self.max_grad_norm / (self.norm + 1e-6)).clamp(max=1.), 1.)
 
 @patch_to(GaLoreAdamW)
+def _average(self, t):
+    "The mean over the processes, in place."
+    if self.process_group:
+        torch.distributed.all_reduce(t, group=self.process_group)
+        t /= self.process_group.size()
+    return t
+
+@patch_to(GaLoreAdamW)
 def _measure(self, tensors: list):
     "The norm of a step's gradients, from what is left of them and the squares that were noted."
     outside = torch.zeros(()) if self._outside is None else self._outside
@@ -268,26 +277,6 @@ def _measure(self, tensors: list):
     if self.process_group: outside = self._average(outside.clone()) / self.process_group.size()
     squares = sum(n.square() for n in torch._foreach_norm(tensors, dtype=torch.float32)) if tensors else 0.
     return (squares + self._inside + outside).clamp(min=0).sqrt()
-
-@patch_to(GaLoreAdamW)
-@torch.no_grad()
-def clip_grad_norm_(self, max_norm: float):
-    "Scale the gradients to a norm of at most `max_norm`; the norm before. Layer-wise, in PyTorch's stead."
-    if self.layerwise == "off":
-        return torch.nn.utils.clip_grad_norm_([p for b in self.buckets() for p in b.params], max_norm)
-    tensors = self._finish_gradients()
-    if tensors and max_norm < math.inf:
-        torch._foreach_mul_(tensors, (max_norm / (self.norm + 1e-6)).clamp(max=1.))
-    return self.norm
-
-# %% ../../nbs/05e_adamw.ipynb #70e8e671
-@patch_to(GaLoreAdamW)
-def _average(self, t):
-    "The mean over the processes, in place."
-    if self.process_group:
-        torch.distributed.all_reduce(t, group=self.process_group)
-        t /= self.process_group.size()
-    return t
 
 def _several_processes() -> bool:
     distributed = torch.distributed
@@ -304,6 +293,18 @@ def _finish_gradients(self) -> list:
     if not self._averaged: self._averaged, _ = True, [self._average(t) for t in tensors]
     if not self._measured: self.norm, self._measured = self._measure(tensors), True
     return tensors
+
+# %% ../../nbs/05e_adamw.ipynb #70e8e671
+@patch_to(GaLoreAdamW)
+@torch.no_grad()
+def clip_grad_norm_(self, max_norm: float):
+    "Scale the gradients to a norm of at most `max_norm`; the norm before. Layer-wise, in PyTorch's stead."
+    if self.layerwise == "off":
+        return torch.nn.utils.clip_grad_norm_([p for b in self.buckets() for p in b.params], max_norm)
+    tensors = self._finish_gradients()
+    if tensors and max_norm < math.inf:
+        torch._foreach_mul_(tensors, (max_norm / (self.norm + 1e-6)).clamp(max=1.))
+    return self.norm
 
 @patch_to(GaLoreAdamW)
 @contextlib.contextmanager

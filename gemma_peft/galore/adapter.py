@@ -37,7 +37,8 @@ def _fill(layer, factors: tuple):
 def _capped(run: Run, rank: int, shapes: list) -> int:
     "A rank that a matrix can have. Raises GemmaPeftError below 1."
     largest = max(min(s) for s in shapes)
-    if rank < 1: raise GemmaPeftError(f"rank = {rank} must be from 1 to {largest}, a matrix's most directions")
+    if rank < 1:
+        raise GemmaPeftError(f"rank = {rank} must be from 1 to {largest}, a matrix's most directions")
     if rank > largest: run.warn(f"rank = {rank}, but no matrix has more than {largest} directions; "
                                 f"the adapter has rank {largest}, which loses nothing")
     return min(rank, largest)

@@ -15,6 +15,7 @@ import torch.nn as nn
 
 from ..core import GemmaPeftError, Run, decoder, listed, load_tokenizer, output_head
 from gemma_peft.training import (
+    QUANTISERS,
     free_memory,
     head_logits,
     hidden_and_targets,
@@ -167,6 +168,8 @@ def quantise_embedding(
     model._tied_weights_keys = {}
     model.config.tie_word_embeddings = False
     return model
+
+QUANTISERS["embedding"] = quantise_embedding      # so a model is loaded with it
 
 # %% ../../nbs/04a_bits.ipynb #40197cb9
 def likeliest_tokens(
