@@ -232,7 +232,7 @@ def synchronise(device):
     "Wait for the GPU, where there is one."
     if device.type == "cuda": torch.cuda.synchronize(device)
 
-# %% ../../nbs/06f_generation.ipynb #61239e5a
+# %% ../../nbs/06f_generation.ipynb #8458056f
 LOOK_EVERY = 16   # steps between two looks at whether all rows have ended
 
 class GreedyDecoder(KeptDecoder):

@@ -17,7 +17,7 @@ from .answers import score
 from .batches import generate_answers
 from .metrics import in_order
 
-# %% ../../nbs/06g_measures.ipynb #059727da
+# %% ../../nbs/06g_measures.ipynb #084d17e0
 def _world_texts(run: Run):
     "Prose of the tiny model's world that is in no sample."
     from gemma_peft.data import make_world, prose
@@ -54,7 +54,7 @@ def _json_texts(path: Path):
                                      "or use a .txt file")
             yield text
 
-# %% ../../nbs/06g_measures.ipynb #c40c4fb6
+# %% ../../nbs/06g_measures.ipynb #9ed765b5
 def general_texts(run: Run):
     "The texts that controls.forgetting_text names, one after the other."
     name = run.config.controls.forgetting_text
@@ -83,7 +83,7 @@ def as_letters(
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return [i for i in ids if i not in control]
 
-# %% ../../nbs/06g_measures.ipynb #3b9b77dd
+# %% ../../nbs/06g_measures.ipynb #fcdb509e
 TEXT = "data/processed/general_text.json"
 
 def text_rows(run: Run) -> list[dict]:   # id, input_ids, assistant_spans: all but <bos> counts
@@ -116,7 +116,7 @@ def _cut_to_rows(run: Run) -> list[dict]:
                              "`--set controls.forgetting_text=FILE`")
     return rows
 
-# %% ../../nbs/06g_measures.ipynb #a88998a8
+# %% ../../nbs/06g_measures.ipynb #1eae94c0
 def as_prompt(
     row: dict,      # a training row
     tokenizer,
@@ -179,7 +179,7 @@ def measure_model(
         result["text_loss"] = round(mean_loss(losses), 6)
     return result | (answer_seen(run, name, model, seen) if seen else {})
 
-# %% ../../nbs/06g_measures.ipynb #87d877cb
+# %% ../../nbs/06g_measures.ipynb #789aea9f
 def gap(seen: dict, tested: dict) -> dict:   # train_..., test_..., ..._gap of loss, bleu4 and rouge_l
     """How much better a model is on training prompts: test minus train for the loss, train minus test for the
     scores."""

@@ -60,7 +60,7 @@ def _drawn(rng, resamples: int, n: int) -> np.ndarray:
     drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)
 
-# %% ../../nbs/06c_statistics.ipynb #fae2ab53
+# %% ../../nbs/06c_statistics.ipynb #29e8e885
 def resample_counts(
     n: int,                  # answers
     resamples: int = 1000,   # rows of the result; memory is n * resamples bytes
@@ -90,7 +90,7 @@ def _listed(models: dict) -> dict:
     "Every model as a list over its seeds."
     return {name: [a] if isinstance(a, Answers) else list(a) for name, a in models.items()}
 
-# %% ../../nbs/06c_statistics.ipynb #b6d8871e
+# %% ../../nbs/06c_statistics.ipynb #fbde50f1
 def _check_models(
     models: dict,     # name -> list over seeds
     metrics: tuple,
@@ -125,7 +125,7 @@ def _check_finite(metric, a, who):
         raise GemmaPeftError(f"{metric} of {who} is {value}; a finite number is needed. Leave {metric} out "
                              "of metrics, or measure the answers with what it needs, such as losses")
 
-# %% ../../nbs/06c_statistics.ipynb #7df7bc2d
+# %% ../../nbs/06c_statistics.ipynb #a82cf542
 def t_quantile(
     p,             # within 0..1, any shape
     dof: float,    # degrees of freedom, 1 to 1000
@@ -150,7 +150,7 @@ def seed_draws(
     order = np.random.default_rng([seed, 1])          # a stream apart from that of the prompts
     return order.permutation(t_quantile((np.arange(resamples) + .5) / resamples, seeds - 1))
 
-# %% ../../nbs/06c_statistics.ipynb #d227a9e9
+# %% ../../nbs/06c_statistics.ipynb #c86ff859
 def resampled(
     seeds: list[Answers],    # one model, a list over seeds
     metrics: tuple,          # some of METRICS
@@ -170,7 +170,7 @@ def observed(
     "The figure itself: the mean over seeds."
     return float(np.mean(_observed_each(seeds, metric)))
 
-# %% ../../nbs/06c_statistics.ipynb #1eb8e69b
+# %% ../../nbs/06c_statistics.ipynb #72b6ee68
 def over_seeds(
     each: np.ndarray,             # each seed's figure, or a difference of two models, in all resamples of the
                                    # prompts, (resamples, seeds)
@@ -193,7 +193,7 @@ def _percentiles(values, level=.95) -> tuple[float, float]:
     low, high = np.percentile(values, [50 - 50 * level, 50 + 50 * level])
     return float(low), float(high)
 
-# %% ../../nbs/06c_statistics.ipynb #2316ad02
+# %% ../../nbs/06c_statistics.ipynb #46a0ec45
 def bootstrap_interval(
     seeds,                   # Answers, or a list of them over seeds
     metric: str = "bleu4",   # one of METRICS
@@ -261,7 +261,7 @@ def add_intervals(
         for name, mask in masks.items(): add(tree[kind][name], [a.take(mask) for a in seeds])
     return tree
 
-# %% ../../nbs/06c_statistics.ipynb #6f749e0e
+# %% ../../nbs/06c_statistics.ipynb #05298003
 def detectable(
     se: float,       # standard error of the paired difference
     values=None,     # with several seeds, the difference in all resamples, (resamples,)

@@ -7,7 +7,7 @@ __all__ = ['DEFINITIONS', 'MIXES', 'mix', 'ingredients', 'fill', 'compare_update
            'build_soup', 'AverageProbabilities', 'Ensemble', 'ensemble_loss', 'load_ensemble', 'build_ensemble', 'Mix',
            'all_mixes', 'read_hybrids', 'make_hybrids', 'compare_with_controls', 'plot_coefficient']
 
-# %% ../../nbs/07_hybrid.ipynb #7c6b32a5
+# %% ../../nbs/07_hybrid.ipynb #f0dfbe9d
 import json
 import time
 from collections.abc import Callable
@@ -37,8 +37,6 @@ from gemma_peft.eval import (
     results_file,
     where_it_fits,
 )
-from ..galore import save_model
-from ..qlora import lora_update
 from gemma_peft.training import (
     free_memory,
     head_logits,
@@ -49,6 +47,9 @@ from gemma_peft.training import (
     mean_loss,
     reference_loss,
 )
+
+from ..galore import save_model
+from ..qlora import lora_update
 
 # %% ../../nbs/07_hybrid.ipynb #2b80575e
 def mix(
@@ -136,7 +137,7 @@ def cost_of_arms(run: Run) -> dict:
     return total | peaks | dict(tokens_per_second=round(total["train_tokens"] / total["train_seconds"], 1),
                                 controls={a: m["validation_loss"] for a, m in zip(ARMS, arms)})
 
-# %% ../../nbs/07_hybrid.ipynb #ac4a2635
+# %% ../../nbs/07_hybrid.ipynb #c7deeec3
 def build_soup(
     run: Run,
 ) -> dict:     # metrics
@@ -182,7 +183,7 @@ class AverageProbabilities:
         self.seen = input_ids.shape[1]
         return reduce(torch.logaddexp, logs)
 
-# %% ../../nbs/07_hybrid.ipynb #b7bd83a2
+# %% ../../nbs/07_hybrid.ipynb #cc2aff37
 class Ensemble:
     "Several models that answer as one, by the mean of their next-token probabilities."
     def __init__(self,
@@ -282,7 +283,7 @@ def all_mixes() -> dict[str, Mix]:
         COLOURS.setdefault(name, mix.colour)
     return MIXES
 
-# %% ../../nbs/07_hybrid.ipynb #990ee67c
+# %% ../../nbs/07_hybrid.ipynb #6bcf0b99
 def read_hybrids(run: Run) -> dict:
     "Metrics and evaluation results of every mix of the run."
     def read(name):

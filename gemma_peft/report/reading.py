@@ -12,8 +12,7 @@ import hashlib
 import json
 import math
 
-from ..controls import (COMPARISONS, CONTROLS, SCORES, name_of, row_and_arm, row_folder,
-                                 scored_file)
+from ..controls import COMPARISONS, CONTROLS, SCORES, name_of, row_and_arm, row_folder, scored_file
 from ..core import COLOURS, GemmaPeftError, Run
 from ..eval import ARMS
 
