@@ -47,7 +47,8 @@ def qlora_static(
     embedding = embedding * width if q.embedding_bits == 16 else quantised(embedding, q.embedding_bits)
     factors = [q.r * side for shape in all_matrices(s) for side in shape]
     adapters = 4 * sum(factors)
-    return dict(weights=base + embedding + frozen(s.vision_linear) + (counts["norms"] + s.vision_other) * width,
+    others = (counts["norms"] + s.vision_other) * width
+    return dict(weights=base + embedding + frozen(s.vision_linear) + others,
                 adapters=adapters, gradients=adapters, states=2 * sum(map(moment, factors)))
 
 # %% ../../nbs/03c_memory.ipynb #63d84445
@@ -260,7 +261,8 @@ def check_measured(
     raise GemmaPeftError(
         f"{predicted.method}, {predicted.mode}: the measured peak of {measured_gib:.3f} GiB is below the "
         f"{predicted.static_gib:.3f} GiB that stay from step to step ({parts}). It must be above: the meter "
-        "was read at the wrong time, or the ledger is wrong. Remedy: measure training alone, in a fresh process")
+        "was read at the wrong time, or the ledger is wrong. Remedy: measure training alone, from a fresh "
+        "process")
 
 # %% ../../nbs/03c_memory.ipynb #1f3ee249
 COMPONENTS = dict(weights="#8c8c8c", adapters="#0072B2", gradients="#E69F00", states="#009E73",
