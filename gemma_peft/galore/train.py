@@ -16,8 +16,6 @@ from gemma_peft.core import (
     save_base_files,
     stage,
 )
-from . import kernels
-from .adamw import GaLoreAdamW
 from gemma_peft.training import (
     MODES,
     compute_settings,
@@ -27,6 +25,9 @@ from gemma_peft.training import (
     load_base,
     validation_loss,
 )
+
+from . import kernels
+from .adamw import GaLoreAdamW
 
 # %% ../../nbs/05_galore.ipynb #5306c1ee
 def galore_model(run: Run):

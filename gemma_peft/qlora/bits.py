@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 
-from ..core import GemmaPeftError, Run, decoder, listed, load_tokenizer, output_head
 from gemma_peft.training import (
     QUANTISERS,
     free_memory,
@@ -23,6 +22,8 @@ from gemma_peft.training import (
     mean_loss,
     reference_loss,
 )
+
+from ..core import GemmaPeftError, Run, decoder, listed, load_tokenizer, output_head
 
 # %% ../../nbs/04a_bits.ipynb #81edf846
 BLOCK = 64          # numbers that share a scale
