@@ -57,7 +57,7 @@ def galore_sizes(
     proj_type: str = "std",
 ) -> tuple[int, int]:         # numbers in the projected gradient, and in the projectors
     "Sizes of one projected matrix; a side shorter than the rank leaves it whole."
-    (short, long), right = sorted(shape), shape[0] >= shape[1]
+    short, long = sorted(shape)
     if short < rank: return math.prod(shape), 0
     if proj_type == "full": return rank * rank, rank * (short + long)
     side = dict(std=short, reverse_std=long, left=shape[0], right=shape[1])[proj_type]
@@ -308,8 +308,9 @@ def plot_ledger(
     xlim: float | None = None,                    # GiB
 ):
     "Stacked bars of predicted GiB, with the measured peaks."
-    from gemma_peft.core import LABELS, open_axes
     from matplotlib.figure import Figure
+
+    from gemma_peft.core import LABELS, open_axes
     measured = measured or [None] * len(predictions)
     labels = labels or [f"{LABELS.get(l.method, l.method)}, {l.mode}" for l in predictions]
     marked = any(m is not None for m in measured)
@@ -328,6 +329,7 @@ def plot_ledger(
 def picture(fig, dpi: int = 110):
     "A figure as an image, for a notebook."
     import io
+
     from IPython.display import Image
     data = io.BytesIO(); fig.savefig(data, format="png", dpi=dpi)
     return Image(data=data.getvalue(), width=int(fig.get_figwidth() * 90))

@@ -11,9 +11,16 @@ __all__ = ['COMPILE_STEPS', 'Machine', 'this_machine', 'optimiser_steps', 'choos
 import math
 from dataclasses import dataclass, field, replace
 
+from gemma_peft.training.loading import (
+    choose_attention,
+    choose_gpu,
+    choose_precision,
+    compute_settings,
+    gpu_capability,
+    gpu_gib,
+)
+
 from ..core import Config, GemmaPeftError, Run, patch_to
-from .loading import (choose_attention, choose_gpu, choose_precision, compute_settings,
-                                         gpu_capability, gpu_gib)
 from .memory import SHARE, Ledger, check_measured, ledger, mode_that_fits, trained_dtype
 
 # %% ../../nbs/03e_plan.ipynb #9143c9c2

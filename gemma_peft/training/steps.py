@@ -16,6 +16,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib import import_module
 from types import MethodType
 
 import torch
@@ -145,7 +146,7 @@ def can_compile() -> tuple[bool, str]:    # and why
     "Whether torch.compile makes kernels here."
     if not torch.cuda.is_available(): return False, no_gpu()
     if gpu_capability() < 7: return False, "compiled kernels need compute capability 7.0"
-    try: import triton
+    try: import_module("triton")
     except ImportError: return False, "triton is not installed"
     return True, "triton makes kernels"
 
