@@ -51,8 +51,8 @@ def _to_8_bits(rows, table):
 
 def _from_8_bits(codes, absmax, table, width, dtype):
     from bitsandbytes.functional import dequantize_blockwise
-    found = dequantize_blockwise(codes.contiguous(), absmax=absmax.flatten(), code=table, blocksize=BLOCK)
-    return found.to(dtype)
+    rows = dequantize_blockwise(codes.contiguous(), absmax=absmax.flatten(), code=table, blocksize=BLOCK)
+    return rows.to(dtype)
 
 LAYOUTS[8] = Layout("8 bits, dynamic", 1 + 4 / BLOCK, _dynamic_values, _to_8_bits, _from_8_bits)
 
@@ -181,12 +181,12 @@ def likeliest_tokens(
     head_tokens: int = 256,
 ):                         # int64, (counted tokens,)
     "The likeliest token at each place that counts."
-    found = []
+    tokens = []
     with torch.inference_mode():
         for k in range(0, len(rows), batch):
             hidden, _, _ = hidden_and_targets(model, rows[k:k + batch], pad_token_id)
-            found += [head_logits(model, part).argmax(-1).cpu() for part in hidden.split(head_tokens)]
-    return torch.cat(found)
+            tokens += [head_logits(model, part).argmax(-1).cpu() for part in hidden.split(head_tokens)]
+    return torch.cat(tokens)
 
 # %% ../../nbs/04a_bits.ipynb #40197cbc
 def measure_embedding(
@@ -195,17 +195,17 @@ def measure_embedding(
     bits=(16, 8, 4),
 ) -> list[dict]:                   # embedding_bits, loss, loss_in_rows, same_token
     "The 4-bit base's loss and likeliest tokens with its embedding in fewer bits."
-    found, first, pad = [], None, load_tokenizer(run).pad_token_id
+    measured, first, pad = [], None, load_tokenizer(run).pad_token_id
     for b in bits:
         model = load_base(run, quantised=True, embedding_bits=b)
         pairs, tokens = reference_loss(model, rows, pad), likeliest_tokens(model, rows, pad)
         first = tokens if first is None else first
         same = (tokens == first).float().mean().item()
-        found.append(dict(embedding_bits=b, loss=round(mean_loss(pairs), 5),
-                          loss_in_rows=[round(s / n, 5) for s, n in pairs], same_token=round(same, 5)))
+        measured.append(dict(embedding_bits=b, loss=round(mean_loss(pairs), 5),
+                             loss_in_rows=[round(s / n, 5) for s, n in pairs], same_token=round(same, 5)))
         del model
         free_memory()
-    return found
+    return measured
 
 # %% ../../nbs/04a_bits.ipynb #f6ec67fc
 EMBEDDING_WHAT = ("The loss of the 4-bit base on held-out rows of a run before any training, and how often "
