@@ -17,36 +17,12 @@ from importlib import import_module
 from math import log
 from pkgutil import iter_modules
 
-from gemma_peft.core import (
-    COLOURS,
-    LABELS,
-    GemmaPeftError,
-    Run,
-    hardware,
-    load_tokenizer,
-    package_versions,
-    stage,
-    subplots,
-)
-from gemma_peft.eval import (
-    ARMS,
-    answer_statistics,
-    compare,
-    drop_parts,
-    evaluate_model,
-    results_file,
-    where_it_fits,
-)
-from gemma_peft.training import (
-    free_memory,
-    head_logits,
-    hidden_and_targets,
-    length_batches,
-    load_base,
-    load_model,
-    mean_loss,
-    reference_loss,
-)
+from ..core import (COLOURS, LABELS, GemmaPeftError, Run, hardware, load_tokenizer,
+                             package_versions, stage, subplots)
+from ..eval import (ARMS, answer_statistics, compare, drop_parts, evaluate_model, results_file,
+                             where_it_fits)
+from ..training import (free_memory, head_logits, hidden_and_targets, length_batches, load_base,
+                                 load_model, mean_loss, reference_loss)
 
 from ..galore import save_model
 from ..qlora import lora_update
