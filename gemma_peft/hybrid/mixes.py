@@ -320,5 +320,5 @@ def plot_coefficient(
         other = known[name]
         ax.axhline(metrics[name]["validation_loss"], ls="--", color=other.colour, label=other.label.lower())
     ax.set(xlabel="c, the share of QLoRA's update", ylabel="validation loss (nats a token)")
-    fig.legend(loc="outside right upper", frameon=False)
+    fig.legend(loc="outside right center", frameon=False)
     return fig
