@@ -62,6 +62,7 @@ def _package_metrics(scripts: str) -> tuple:
     "The package's BLEU and ROUGE; raises whatever hinders it. Scripts are fetched, or taken from what was."
     import evaluate
     from huggingface_hub import constants
+    evaluate.utils.logging.set_verbosity_error()        # a copy that was fetched before is no news
     if constants.HF_HUB_OFFLINE: evaluate.config.HF_EVALUATE_OFFLINE = True   # it knows only its own variable
     paths = [str(Path(scripts) / name) if scripts else name for name in ("bleu", "rouge")]
     return tuple(evaluate.load(path, module_type="metric", keep_in_memory=True) for path in paths)
