@@ -9,17 +9,42 @@ __all__ = ['CONTROLS', 'DEFINITIONS', 'train_seed', 'seed_scores', 'seed_table',
 
 # %% ../../nbs/08_controls.ipynb #40441d7f
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from statistics import mean, stdev
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
-from ..core import (COLOURS, LABELS, LADDER, SOURCES, STAGES, GemmaPeftError, Run, listed, stage,
-                             stage_settings, stage_state, subplots, training_inputs)
-from ..training import load_model
+from gemma_peft.core import (
+                             COLOURS,
+                             LABELS,
+                             LADDER,
+                             SOURCES,
+                             STAGES,
+                             GemmaPeftError,
+                             Run,
+                             listed,
+                             stage,
+                             stage_settings,
+                             stage_state,
+                             subplots,
+                             training_inputs,
+)
 from ..eval import ARMS, gap, results_file, text_rows, training_sample
-from .child import (MEASURES, SCORE_NAMES, alone, arm_inputs, child_run, drop_models,
-                                       evaluate_once, finish_arm, measure_once, overall_of, trained)
+from ..training import load_model
+from gemma_peft.controls.child import (
+                             MEASURES,
+                             SCORE_NAMES,
+                             alone,
+                             arm_inputs,
+                             child_run,
+                             drop_models,
+                             evaluate_once,
+                             finish_arm,
+                             measure_once,
+                             overall_of,
+                             trained,
+)
 from .ladder import effect_text, effects, ladder_table, make_row, note_file
 from .rows import ROWS, asked_rows, row_folder, row_name
 
@@ -124,12 +149,13 @@ def leave_out(
     child = child_run(run, f"leave_one_out/{source}", folders=("tiny",))     # with records of its own
     for split in ("train", "validation", "test"):
         name = f"data/processed/{split}_processed.json"
-        def belongs(r): return (r["source"] == source) == (split == "test")
-        child.write_json(name, [r for r in run.read_json(name) if belongs(r)])
+        rows = run.read_json(name)
+        child.write_json(name, [r for r in rows if (r["source"] == source) == (split == "test")])
     results = {}
     for arm in arms:
         with alone(child, arm):
-            results[arm] = evaluate_once(child, arm, lambda: trained(child, arm), training_inputs(child, arm))
+            load = partial(trained, child, arm)
+            results[arm] = evaluate_once(child, arm, load, training_inputs(child, arm))
             drop_models(child, arm)
     return results
 

@@ -12,8 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import gemma_peft
-from ..core import (LABELS, Config, GemmaPeftError, Run, apply, get, nearest, read_text, settings,
-                             shown)
+
+from gemma_peft.core import (
+                             LABELS,
+                             Config,
+                             GemmaPeftError,
+                             Run,
+                             apply,
+                             get,
+                             nearest,
+                             read_text,
+                             settings,
+                             shown,
+)
 from ..eval import ARMS
 
 # %% ../../nbs/08e_rows.ipynb #5fc5ea02
