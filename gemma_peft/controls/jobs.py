@@ -19,7 +19,6 @@ from gemma_peft.core import (
                              COLOURS,
                              LABELS,
                              LADDER,
-                             SOURCES,
                              STAGES,
                              GemmaPeftError,
                              Run,
@@ -134,7 +133,7 @@ def losses_table(run: Run) -> dict:   # forgetting and forgetting_tokens, genera
 def sources_of(run: Run) -> list[str]:
     "The sources of the training rows. Raises GemmaPeftError for fewer than two."
     present = {r["source"] for r in run.read_json("data/processed/train_processed.json")}
-    if len(present) > 1: return sorted(present, key=list(getattr(run, "sources", SOURCES)).index)
+    if len(present) > 1: return sorted(present, key=run.sources.index)
     only = listed(present) or "none"
     raise GemmaPeftError("controls.leave_one_out = true trains without one source at a time, and the rows of "
                          f"this run have only {only}: there is nothing to leave out. "

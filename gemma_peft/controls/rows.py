@@ -11,8 +11,6 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import gemma_peft
-
 from gemma_peft.core import (
                              LABELS,
                              Config,
@@ -21,6 +19,7 @@ from gemma_peft.core import (
                              apply,
                              get,
                              nearest,
+                             notebooks_folder,
                              read_text,
                              settings,
                              shown,
@@ -48,9 +47,7 @@ ROWS = dict(
 
 def ladder_folder() -> Path:
     "Where the rows' files lie."
-    package = Path(gemma_peft.__file__).resolve().parent
-    folders = (package.parent / "nbs/ladder", package / "notebooks/ladder")
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
+    return notebooks_folder() / "ladder"
 
 # %% ../../nbs/08e_rows.ipynb #a0c11d08
 MAY_SET = ("seed", "training", "qlora", "galore", "eval")
