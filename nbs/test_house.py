@@ -42,7 +42,7 @@ def test_reading_order():
     yaml = pytest.importorskip("yaml")
     site = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
     pages = [f"report/{n}.ipynb" for n in ("index", "colab", *map(name, NOTEBOOKS))]
-    flat = lambda items: [p for i in items for p in ([i] if isinstance(i, str) else [i["href"]] if "href" in i else flat(i["contents"]))]
+    def flat(items): return [p for i in items for p in ([i] if isinstance(i, str) else [i["href"]] * ("href" in i) + flat(i.get("contents", [])))]
     assert site["project"]["render"] == pages
     assert flat(site["website"]["sidebar"]["contents"]) == pages
 

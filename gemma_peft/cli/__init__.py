@@ -6,27 +6,56 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "bench": [
-        "CASES", "Case", "FAST", "FRUGAL", "GENERATION", "GENERATION_TARGET", "LIMITS", "MAX_LENGTH",
-        "Meter", "NEW_TOKENS", "QUICK", "REFRESH_EVERY", "T4", "add_row", "bench_model", "bench_of_run",
-        "bench_prompts", "bench_rows", "bench_run", "bench_training", "curve_difference", "decoding_model",
-        "fit_arm", "in_fresh_process", "machine", "measure_case", "measure_generation", "measure_startup",
-        "mode_curve", "plain_generate", "plot_curves", "plot_training", "read_rows", "result_line",
-        "run_bench", "stage_seconds", "train_ours", "train_trl", "trl_model", "verdict"
+        "Bench", "LIMITS", "OPERATIONS", "STYLES", "TARGETS", "WHATS", "add_row", "benches", "case_words",
+        "check_names", "curve_rows", "generation_rows", "in_fresh_process", "in_order", "machine",
+        "made_by", "measure_case", "measured_rows", "plot_curves", "plot_training", "read_rows",
+        "result_line", "rows_of_case", "run_bench", "stage_rows_of", "startup_rows", "training_rows",
+        "usual", "verdict"
+    ],
+    "cases": [
+        "CASES", "Case", "FAST", "FRUGAL", "GENERATION", "GENERATION_TARGET", "KEPT", "MAX_LENGTH", "Meter",
+        "NEW_TOKENS", "QUICK", "REFRESH_EVERY", "T4", "bench_model", "bench_prompts", "bench_rows",
+        "bench_run", "curve_difference", "decoding_model", "fit_arm", "measure_generation",
+        "measure_startup", "mode_curve", "plain_generate", "random_model", "stage_seconds", "train_ours",
+        "train_trl", "trl_arguments", "trl_model", "trl_trainer"
     ],
     "command": [
-        "Execution", "LiveLines", "Named", "Overrides", "PlainLines", "Profile", "StageFailed", "T4_GIB",
-        "Unset", "aligned", "alive", "app", "ask_hub", "bench_command", "check_disk", "check_hub",
-        "check_machine", "check_memory", "check_model", "check_packages", "check_process", "check_records",
-        "check_request", "clock", "code_identity", "compare_command", "controls_command", "doctor_command",
-        "examine", "explain", "export_command", "find_run", "finding", "finding_lines", "forget",
-        "gpu_words", "has_page", "help_command", "hub_answer", "hub_names", "imports_of", "in_order",
-        "interrupt", "known_runs", "last_words", "loose_names", "main", "memory_verdict", "missing_stages",
-        "must_run", "names_of", "needed", "needs", "notebooks_folder", "of_the_system", "our_errors",
-        "page", "papermill_to", "parse_overrides", "parse_stages", "parse_value", "part_of", "plain",
-        "progress_lines", "put_back", "ran_before", "read_progress", "read_table", "resumed", "run_command",
-        "run_pipeline", "run_stage", "run_to_sweep", "score_command", "screen", "settings_command",
-        "site_command", "some_runs", "stage_row", "stage_rows", "statements", "status_command", "stop",
-        "summary", "sweep_command", "sweep_leftovers", "take_up", "targets_of", "this_python", "tidy",
-        "top", "unreadable", "would_compile", "wrapped", "wrapped_lines"
+        "Again", "BenchOnly", "BenchOut", "BenchRun", "Force", "HELP", "InPlace", "Listed", "Methods",
+        "Named", "Only", "Overrides", "Profile", "Quick", "Rates", "Remark", "Section", "SelfTests",
+        "Several", "Stages", "SweepProfile", "To", "Unset", "app", "bench_command", "chosen_jobs",
+        "compare_command", "controls_command", "doctor_command", "export_command", "help_command", "main",
+        "publish_command", "run_command", "score_command", "settings_command", "site_command",
+        "status_command", "sweep_command", "take_up", "top"
+    ],
+    "doctor": [
+        "Finding", "T4_GIB", "ask_hub", "check_disk", "check_hub", "check_machine", "check_memory",
+        "check_model", "check_packages", "check_records", "examine", "finding_lines", "gpu_words",
+        "hub_answer", "hub_names", "memory_verdict", "needs", "would_compile"
+    ],
+    "kernels": [
+        "Execution", "Forked", "LIBRARIES", "can_fork", "explain", "interrupt", "kernel_environment",
+        "kernel_manager", "last_words", "of_the_system", "our_errors", "papermill_to", "plain",
+        "run_kernel", "stop", "tidy"
+    ],
+    "pipeline": [
+        "LiveLines", "PlainLines", "StageFailed", "forget", "has_page", "missing_stages",
+        "notebooks_folder", "page", "progress_lines", "read_progress", "run_pipeline", "run_stage",
+        "sweep_leftovers"
+    ],
+    "printing": [
+        "aligned", "alive", "read_table", "screen", "stage_row", "stage_rows", "summary", "wrapped",
+        "wrapped_lines"
+    ],
+    "python": [
+        "TRAINERS", "Trained", "ask", "compare", "evaluate", "prepare", "train"
+    ],
+    "requests": [
+        "check_process", "check_request", "find_run", "known_runs", "parse_overrides", "parse_stages",
+        "parse_value", "run_to_sweep", "some_runs", "unreadable"
+    ],
+    "resuming": [
+        "code_identity", "has_mark", "imports_of", "in_order", "loose_names", "maker_of", "must_run",
+        "names_of", "needed", "part_of", "put_back", "ran_before", "resting_on", "resumed", "statements",
+        "stored", "targets_of"
     ],
 })

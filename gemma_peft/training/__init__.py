@@ -23,11 +23,11 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "validation_loss"
     ],
     "memory": [
-        "BYTES", "COMPONENTS", "FRAGMENTS", "Ledger", "NAMES", "RECORDED", "REFRESHED", "SAVED", "SHAPES",
-        "SHARE", "SIGLIP", "STEPPED", "Shape", "TEXT", "TRL_TILE", "WORKSPACE", "check_measured",
-        "galore_sizes", "galore_static", "galore_storage", "layer_bytes", "ledger", "logits_bytes",
-        "matrices", "mode_that_fits", "model_shape", "parameters", "picture", "plot_ledger", "qlora_static",
-        "quantised", "read_shape", "remedies", "step_bytes", "tokens_at_once", "vision_numbers"
+        "BYTES", "COMPONENTS", "FRAGMENTS", "Ledger", "MARK", "NAMES", "RECORDED", "REFRESHED", "SAVED",
+        "SHARE", "STEPPED", "TRL_TILE", "WIDTHS", "WORKSPACE", "check_measured", "galore_sizes",
+        "galore_static", "galore_storage", "layer_bytes", "ledger", "logits_bytes", "mode_that_fits",
+        "picture", "plot_ledger", "qlora_static", "quantised", "remedies", "step_bytes", "tokens_at_once",
+        "trained_dtype"
     ],
     "modes": [
         "PackCollator", "StepRows", "all_packs", "in_frugal_form", "make_packed_trainer",
@@ -37,13 +37,17 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "packing": [
         "BlockedCrossEntropy", "EVALUATION_BLOCK", "HEAD_ROWS", "Head", "LinearCrossEntropy", "PACKED",
         "bare", "block_gradient", "capped", "cumulative_lengths", "even_bucket", "fold", "has_varlen",
-        "in_blocks", "loss_and_gradient", "normaliser_and_hit", "pack", "packed_attention", "packed_loss",
-        "padded_layout", "register", "soft_cap", "split_rows", "step_packs", "with_layout"
+        "in_blocks", "loss_and_gradient", "narrower", "normaliser_and_hit", "pack", "packed_attention",
+        "packed_loss", "padded_layout", "register", "soft_cap", "split_rows", "step_packs", "with_layout"
     ],
     "plan": [
         "COMPILE_STEPS", "Machine", "Plan", "attention_of", "bits_of", "can_fit", "check_prediction",
         "choose_compile", "choose_mode", "halve", "make_plan", "mode_for", "only_plain", "optimiser_steps",
         "pack_tokens", "predicted_memory", "shrink", "this_machine", "why_smaller"
+    ],
+    "shapes": [
+        "SHAPES", "SIGLIP", "Shape", "TEXT", "all_matrices", "matrices", "model_shape", "parameters",
+        "read_shape", "vision_numbers"
     ],
     "steps": [
         "HostBuffers", "KeyedDropout", "MEMORY_FULL", "MODES", "MOST_RECORDINGS", "Mode", "PLAIN_STORAGE",

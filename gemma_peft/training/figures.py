@@ -8,7 +8,7 @@ __all__ = ['SHARED_GIB', 'DEFINITIONS', 'progress_line', 'current_peak_gib', 're
 
 # %% ../../nbs/03i_figures.ipynb #ec0bbca9
 from ..core import MemoryMeter, Run, provenance
-from ..core.settings import _rss_peak_bytes as rss_peak_bytes
+from ..core import rss_peak_bytes
 
 # %% ../../nbs/03i_figures.ipynb #c4f88b54
 def progress_line(run: Run, arm: str):
@@ -68,8 +68,8 @@ DEFINITIONS = dict(
     peak_of_attempts_gib="the same of attempts that did not fit; null where the first one did",
     peak_rss_gib="GiB of resident memory of the whole process at the worst moment of training, Python and "
                  "libraries included",
-    train_seconds="wall time of training alone: no loading, no evaluation; with a resume, the steps that were "
-                  "kept",
+    train_seconds="wall time of training alone: no loading, no evaluation; with a resume, the steps that "
+                  "were kept",
     gpu="the GPU that trained, one where several are visible; null without one",
     gpu_shared=f"other processes held more than {SHARED_GIB} GiB of the GPU when training began or ended, so "
                "that its seconds count their work too; null without a GPU",
@@ -80,8 +80,8 @@ DEFINITIONS = dict(
     unrecorded_reason="why packs ran unrecorded; null where nothing stood in the way",
     predicted_peak_gib="what the memory ledger predicts for the peak on a GPU, of tensors alone",
     predicted_static_gib="the part of it that is there at every moment of training",
-    predicted_reserved_gib="what PyTorch's allocator is predicted to take of the GPU; training.mode=auto goes by "
-                           "it",
+    predicted_reserved_gib="what PyTorch's allocator is predicted to take of the GPU; training.mode=auto "
+                           "goes by it",
     final_train_loss="mean loss per trained token over the last logging interval, in nats",
     validation_loss="mean loss per trained token of the validation slice after training, in nats")
 

@@ -39,7 +39,8 @@ def hidden_and_targets(model, rows: list[dict], pad_token_id: int):
     "Hidden states before each counted token, the token, and its row: (n, width), (n,), (n,)."
     ids, mask, target = _padded(rows, pad_token_id, model.device)
     outputs = decoder(model)(input_ids=ids, attention_mask=mask, use_cache=False)
-    hidden, target = outputs.last_hidden_state, target[:, 1:]      # (batch, seq, width); token t is predicted at t - 1
+    hidden = outputs.last_hidden_state                            # (batch, seq, width)
+    target = target[:, 1:]                                        # token t is predicted at t - 1
     where = target != -100
     return hidden[:, :-1][where], target[where], where.nonzero()[:, 0]
 

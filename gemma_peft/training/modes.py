@@ -125,7 +125,7 @@ def packed_steps(training: Training, plan: Plan, trainer, keys):
     return PackedSteps(loss, trained, keys, training.run.config.seed, trainer.layerwise(), autocast,
                        warn=training.run.warn)
 
-# %% ../../nbs/03d_modes.ipynb #7006da50
+# %% ../../nbs/03d_modes.ipynb #2667a439
 def train_packed(training: Training, plan: Plan):
     "One try at training in the fast or the frugal mode; the trainer, trained."
     from gemma_peft.training.steps import own_stream, ready_to_train, small_workspaces, step_on_default_stream
@@ -171,7 +171,7 @@ def _packed_adam(optimizer, numbers: dict, states: dict):
                 code, absmax = state[f"qmap{n}"], state[f"absmax{n}"]
                 quantize_blockwise(value, code=code, absmax=absmax, out=ours, blocksize=256)
 
-# %% ../../nbs/03d_modes.ipynb #65e23110
+# %% ../../nbs/03d_modes.ipynb #32adfff3
 def packed_state(
     optimizer,     # the frugal mode's; its state is replaced
     saved: dict,   # `state_dict` of the fast mode's, which trained the same parameters

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from ..core import Config, GemmaPeftError, Run, patch_to
 from .loading import (choose_attention, choose_gpu, choose_precision, compute_settings,
                                          gpu_capability, gpu_gib)
-from .memory import SHARE, Ledger, check_measured, ledger, mode_that_fits
+from .memory import SHARE, Ledger, check_measured, ledger, mode_that_fits, trained_dtype
 
 # %% ../../nbs/03e_plan.ipynb #9143c9c2
 @dataclass(frozen=True)
@@ -155,9 +155,8 @@ def bits_of(
     dtype: str,         # computed in
 ) -> tuple[int, str]:   # bits, and why
     "Bits of a linear layer's weights while an arm trains."
-    whole, setting = dict(float32=32, bfloat16=16), config.galore.weight_dtype
-    if arm == "galore":
-        return whole[dtype if setting == "auto" else setting], "GaLore trains the weights themselves"
+    whole = dict(float32=32, bfloat16=16)
+    if arm == "galore": return whole[trained_dtype(config, dtype)], "GaLore trains the weights themselves"
     if mode.dequantise: return whole[dtype], "the 4-bit base, expanded while the fast mode trains"
     return 4, "QLoRA's base"
 
@@ -220,18 +219,18 @@ class Plan:
     @property
     def packed(self) -> bool: return self.mode.name != "plain"
 
-    @property
-    def sizes(self) -> dict:
-        "What a checkpoint keeps of it, in JSON."
-        return dict(mode=self.mode.name, micro=self.micro, accumulation=self.accumulation,
-                    pack_tokens=self.pack_tokens, compiled=self.compiled)
-
     def predicted(self, mode=None) -> Ledger | None:   # mode: another one's; None: the plan's
         "What it needs on a GPU; None where the model's size is not known."
         mode = mode or self.mode
         return _ledger(self.config, self.arm, mode, self.dtype, self.compiled and mode.name != "plain")
 
-# %% ../../nbs/03e_plan.ipynb #6ef991bd
+# %% ../../nbs/03e_plan.ipynb #fc929801
+@patch_to(Plan)
+def sizes(self) -> dict:
+    "What a checkpoint keeps of it, in JSON."
+    return dict(mode=self.mode.name, micro=self.micro, accumulation=self.accumulation,
+                pack_tokens=self.pack_tokens, compiled=self.compiled)
+
 def _following(plan: Plan) -> dict:
     "What follows from a plan's choices, by its names."
     config, t = plan.config, plan.config.training
@@ -244,7 +243,7 @@ def _following(plan: Plan) -> dict:
                 allocated_gib=None if needed is None else needed.peak_gib,
                 reserved_gib=None if needed is None else needed.reserved_gib)
 
-# %% ../../nbs/03e_plan.ipynb #a0153807
+# %% ../../nbs/03e_plan.ipynb #59c59634
 def _chosen(config, arm, rows: int, dtype: str, machine: Machine) -> dict:
     "Mode, sizes and compiling as settings and hardware ask for them."
     from gemma_peft.training.steps import MODES
@@ -253,6 +252,7 @@ def _chosen(config, arm, rows: int, dtype: str, machine: Machine) -> dict:
     able = machine.compiles, machine.compiles_reason
     compiled, compile_reason = choose_compile(t.compile, steps, able)
     name, why = mode_for(config, arm, dtype, machine.gib, compiled)
+    if name == "plain": compiled, compile_reason = False, "plain training compiles nothing"
     return dict(mode=MODES[name], mode_reason=why, micro=t.micro_batch_size,
                 accumulation=t.gradient_accumulation_steps, compiled=compiled, compile_reason=compile_reason,
                 size_reason="the settings'" if name == "plain" else f"the {name} mode's")
@@ -318,16 +318,18 @@ def why_smaller(before: Plan, now: Plan) -> str:
         sequences = before.micro * before.accumulation
         return (f"GPU memory is full with micro-batches of {before.micro}; going on with {now.micro} x "
                 f"{now.accumulation} steps of accumulation, the same {sequences} sequences a step")
-    return (f"GPU memory is full in the {before.mode.name} mode; going on in the {now.mode.name} one with packs "
-            f"of {now.pack_tokens} tokens")
+    mode, other = before.mode.name, now.mode.name
+    return (f"GPU memory is full in the {mode} mode; going on in the {other} one with packs of "
+            f"{now.pack_tokens} tokens")
 
-# %% ../../nbs/03e_plan.ipynb #9a4f95b6
+# %% ../../nbs/03e_plan.ipynb #ce898f8b
 @patch_to(Plan)
 def compute(self) -> dict:
     "Device, dtype and attention, each with its reason."
     m = self.machine
     return dict(device=m.device, gpu=m.gpu, gpu_reason=m.gpu_reason, dtype=self.dtype,
-                dtype_reason=self.dtype_reason, attention=self.attention, attention_reason=self.attention_reason)
+                dtype_reason=self.dtype_reason, attention=self.attention,
+                attention_reason=self.attention_reason)
 
 @patch_to(Plan)
 def figures(self) -> dict:
@@ -335,7 +337,7 @@ def figures(self) -> dict:
     return self.compute() | dict(
         mode=self.mode.name, mode_reason=self.mode_reason, micro_batch_size=self.micro,
         gradient_accumulation_steps=self.accumulation, pack_tokens=self.pack_tokens,
-        size_reason=self.size_reason, compiled=self.packed and self.compiled, compile_reason=self.compile_reason,
+        size_reason=self.size_reason, compiled=self.compiled, compile_reason=self.compile_reason,
         bits=self.bits, bits_reason=self.bits_reason, steps=self.steps) | check_prediction(self.predicted())
 
 @patch_to(Plan)

@@ -24,8 +24,8 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
-from ..core import (GemmaPeftError, MemoryMeter, Run, base_inputs, load_tokenizer, provenance, stage,
-                             stage_settings)
+from ..core import (GemmaPeftError, MemoryMeter, Run, base_inputs, load_tokenizer, provenance,
+                             stage, stage_settings)
 from ..templating import labels
 from .checkpoints import checkpoints_in, find_checkpoint, other_versions, read_record, seal
 from .figures import (current_peak_gib, peaks_of, progress_line, reserved_peak_gib,
@@ -218,7 +218,8 @@ def training_arguments(
         gradient_accumulation_steps=plan.accumulation, learning_rate=training.learning_rate,
         lr_scheduler_type=t.lr_scheduler, warmup_steps=t.warmup_ratio,      # below 1: a share of the steps
         weight_decay=t.weight_decay, max_grad_norm=t.max_grad_norm, max_length=None,
-        gradient_checkpointing=t.gradient_checkpointing, gradient_checkpointing_kwargs={"use_reentrant": False},
+        gradient_checkpointing=t.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False,
         include_num_input_tokens_seen="non_padding", logging_steps=t.logging_steps, logging_first_step=True,
         logging_nan_inf_filter=False, save_strategy="steps", save_steps=t.save_steps,
@@ -267,7 +268,7 @@ def _take_up(trainer, checkpoint: Path):
 
 def run_trainer(trainer, training: Training, plan: Plan):
     "Train, going on from a checkpoint where there is one; the trainer, trained."
-    trainer.record = dict(identity=training.identity, way=plan.sizes, mode_reason=plan.mode_reason,
+    trainer.record = dict(identity=training.identity, way=plan.sizes(), mode_reason=plan.mode_reason,
                           compile_reason=plan.compile_reason, **provenance())
     checkpoint = training.checkpoint()
     if checkpoint:
@@ -278,7 +279,7 @@ def run_trainer(trainer, training: Training, plan: Plan):
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 
-# %% ../../nbs/03_training.ipynb #c2b40ec7
+# %% ../../nbs/03_training.ipynb #802d6e3d
 TRAINERS = {}       # mode -> (Training, Plan) -> the trainer, trained
 TRAINERS_FROM = "gemma_peft.training.modes"     # the module that enters all but the plain one
 
@@ -332,7 +333,7 @@ def train_by_plan(training: Training, plan: Plan) -> tuple:
         free_memory()          # no exception holds the model any more
         plan = _after_failure(training, plan, problem)
 
-# %% ../../nbs/03_training.ipynb #190f5824
+# %% ../../nbs/03_training.ipynb #4489ba85
 def fit(
     run: Run,
     arm: str,                # qlora or galore: names the folder and the metrics
@@ -352,7 +353,8 @@ def fit(
     plan = make_plan(run.config, arm, training.lengths, begun=begun)
     trainer, plan, meter, highest = train_by_plan(training, plan)
     steps = trainer.state.global_step
-    if steps != plan.steps: raise RuntimeError(f"{arm}: {steps} optimiser steps were made, {plan.steps} were due")
+    if steps != plan.steps:
+        raise RuntimeError(f"{arm}: {steps} optimiser steps were made, {plan.steps} were due")
     peaks = peaks_of(trainer, meter, highest)
     done = dict(mode=plan.mode.name, mode_reason=plan.mode_reason, **trainer.done)
     done |= check_prediction(plan.predicted(), peaks["peak_memory_gib"])
