@@ -18,25 +18,17 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
-from gemma_peft.core import (
-                             GemmaPeftError,
-                             Run,
-                             fingerprint,
-                             locked,
-                             stage_settings,
-                             training_inputs,
-                             writing,
-)
+from ..core import GemmaPeftError, Run, fingerprint, locked, stage_settings, training_inputs, writing
 from ..data import toy_rows
 from gemma_peft.eval import (
-                             ARMS,
-                             drop_parts,
-                             evaluate_model,
-                             evaluate_models,
-                             measure_model,
-                             results_file,
-                             text_rows,
-                             training_sample,
+    ARMS,
+    drop_parts,
+    evaluate_model,
+    evaluate_models,
+    measure_model,
+    results_file,
+    text_rows,
+    training_sample,
 )
 from ..galore import train_galore
 from ..qlora import train_qlora

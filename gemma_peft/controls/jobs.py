@@ -16,33 +16,33 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 from gemma_peft.core import (
-                             COLOURS,
-                             LABELS,
-                             LADDER,
-                             STAGES,
-                             GemmaPeftError,
-                             Run,
-                             listed,
-                             stage,
-                             stage_settings,
-                             stage_state,
-                             subplots,
-                             training_inputs,
+    COLOURS,
+    LABELS,
+    LADDER,
+    STAGES,
+    GemmaPeftError,
+    Run,
+    listed,
+    stage,
+    stage_settings,
+    stage_state,
+    subplots,
+    training_inputs,
 )
 from ..eval import ARMS, gap, results_file, text_rows, training_sample
 from ..training import load_model
 from gemma_peft.controls.child import (
-                             MEASURES,
-                             SCORE_NAMES,
-                             alone,
-                             arm_inputs,
-                             child_run,
-                             drop_models,
-                             evaluate_once,
-                             finish_arm,
-                             measure_once,
-                             overall_of,
-                             trained,
+    MEASURES,
+    SCORE_NAMES,
+    alone,
+    arm_inputs,
+    child_run,
+    drop_models,
+    evaluate_once,
+    finish_arm,
+    measure_once,
+    overall_of,
+    trained,
 )
 from .ladder import effect_text, effects, ladder_table, make_row, note_file
 from .rows import ROWS, asked_rows, row_folder, row_name

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gemma_peft.core import (
-                             LABELS,
-                             Config,
-                             GemmaPeftError,
-                             Run,
-                             apply,
-                             get,
-                             nearest,
-                             notebooks_folder,
-                             read_text,
-                             settings,
-                             shown,
+    LABELS,
+    Config,
+    GemmaPeftError,
+    Run,
+    apply,
+    get,
+    nearest,
+    notebooks_folder,
+    read_text,
+    settings,
+    shown,
 )
 from ..eval import ARMS
 
