@@ -18,8 +18,6 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core import GemmaPeftError, Run, fingerprint, locked, stage_settings, training_inputs, writing
-from ..data import toy_rows
 from gemma_peft.eval import (
     ARMS,
     drop_parts,
@@ -30,6 +28,9 @@ from gemma_peft.eval import (
     text_rows,
     training_sample,
 )
+
+from ..core import GemmaPeftError, Run, fingerprint, locked, stage_settings, training_inputs, writing
+from ..data import toy_rows
 from ..galore import train_galore
 from ..qlora import train_qlora
 from ..training import free_memory, load_model, toy_run

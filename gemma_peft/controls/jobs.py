@@ -15,6 +15,19 @@ from functools import partial
 from statistics import mean, stdev
 from typing import NamedTuple
 
+from gemma_peft.controls.child import (
+    MEASURES,
+    SCORE_NAMES,
+    alone,
+    arm_inputs,
+    child_run,
+    drop_models,
+    evaluate_once,
+    finish_arm,
+    measure_once,
+    overall_of,
+    trained,
+)
 from gemma_peft.core import (
     COLOURS,
     LABELS,
@@ -29,21 +42,9 @@ from gemma_peft.core import (
     subplots,
     training_inputs,
 )
+
 from ..eval import ARMS, gap, results_file, text_rows, training_sample
 from ..training import load_model
-from gemma_peft.controls.child import (
-    MEASURES,
-    SCORE_NAMES,
-    alone,
-    arm_inputs,
-    child_run,
-    drop_models,
-    evaluate_once,
-    finish_arm,
-    measure_once,
-    overall_of,
-    trained,
-)
 from .ladder import effect_text, effects, ladder_table, make_row, note_file
 from .rows import ROWS, asked_rows, row_folder, row_name
 

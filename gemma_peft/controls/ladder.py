@@ -17,6 +17,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from gemma_peft.controls.child import (
+    MEASURES,
+    SCORE_NAMES,
+    arm_inputs,
+    child_run,
+    finish,
+    finish_arm,
+    once,
+    overall_of,
+    trained,
+)
 from gemma_peft.core import (
     COLOURS,
     LABELS,
@@ -29,9 +40,6 @@ from gemma_peft.core import (
     subplots,
     training_inputs,
 )
-from ..eval import ARMS, results_file, where_it_fits
-from ..galore import GaLoreAdamW, galore_model, save_model
-from ..qlora import lora_config, lora_update, save_adapter
 from gemma_peft.training import (
     MODES,
     choose_mode,
@@ -46,7 +54,10 @@ from gemma_peft.training import (
     model_shape,
     validation_loss,
 )
-from .child import MEASURES, SCORE_NAMES, arm_inputs, child_run, finish, finish_arm, once, overall_of, trained
+
+from ..eval import ARMS, results_file, where_it_fits
+from ..galore import GaLoreAdamW, galore_model, save_model
+from ..qlora import lora_config, lora_update, save_adapter
 from .rows import MAKERS, ROWS, asked_rows, makes, name_of, row_folder, row_name
 
 # %% ../../nbs/08a_ladder.ipynb #2d7ca4f4

@@ -24,6 +24,7 @@ from gemma_peft.core import (
     settings,
     shown,
 )
+
 from ..eval import ARMS
 
 # %% ../../nbs/08e_rows.ipynb #5fc5ea02

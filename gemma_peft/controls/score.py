@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import GemmaPeftError, Run, stage
 from gemma_peft.eval import (
     ARMS,
     COMPARED,
@@ -31,6 +30,8 @@ from gemma_peft.eval import (
     rounded,
     too_few,
 )
+
+from ..core import GemmaPeftError, Run, stage
 from .pairs import compare_left_out, compare_models, compare_without, one_arm
 from .rows import name_of
 from .saved import answer_files, overlapping, read_models, statistics_of
