@@ -84,7 +84,7 @@ def _link(ours: Path, theirs: Path):
         try: os.link(ours, part)
         except OSError: shutil.copy2(ours, part)
 
-# %% ../../nbs/08d_child.ipynb #f87634e1
+# %% ../../nbs/08d_child.ipynb #d07da656
 class ChildRun(Run):
     "A run inside another, which hears of its progress and its warnings."
     parent, name = None, ""
@@ -93,7 +93,6 @@ class ChildRun(Run):
         super().warn(f"{self.name}: {text}")
         if self.parent.active: self.parent.active[1].append(f"{self.name}: {text}")
 
-# %% ../../nbs/08d_child.ipynb #d07da656
 def child_run(
     run: Run,
     name: str,                        # its folder in the run, such as seeds/1

@@ -249,16 +249,16 @@ def _check_settings(run: Run):
 @stage("controls", result=lambda run: run.read_json(CONTROLS))
 def make_controls(run: Run) -> dict:
     "Make the controls that the run asks for; all figures in results/metrics/controls.json."
-    asked = run.asked_controls()
-    table = dict(asked=asked, not_asked=[k for k, v in asked.items() if not v])
-    if any(asked.values()): check_controls(run)
+    wanted = run.asked_controls()
+    table = dict(asked=wanted, not_asked=[k for k, v in wanted.items() if not v])
+    if any(wanted.values()): check_controls(run)
     made = {name: job.make() for name, job in control_jobs(run).items()}
-    if asked["seeds"]: table |= dict(seeds=seed_table(run), seed_scores=seed_scores(run))
-    if asked["ladder"]:
+    if wanted["seeds"]: table |= dict(seeds=seed_table(run), seed_scores=seed_scores(run))
+    if wanted["ladder"]:
         notes = {row: made[f"ladder/{row_folder(run, row).name}"] for row in asked_rows(run)}
         notes = {row: note for row, note in notes.items() if note}
         table |= dict(ladder=ladder_table(run), notes=notes, effects=effects(run))
-    if asked["leave_one_out"]: table["leave_one_out"] = leave_one_out_table(run)
+    if wanted["leave_one_out"]: table["leave_one_out"] = leave_one_out_table(run)
     run.write_json(CONTROLS, table | losses_table(run) | dict(definitions=DEFINITIONS))
     return run.read_json(CONTROLS)
 

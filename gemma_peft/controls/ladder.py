@@ -40,6 +40,8 @@ from gemma_peft.core import (
     subplots,
     training_inputs,
 )
+
+# %% ../../nbs/08a_ladder.ipynb #a0c11d32
 from gemma_peft.training import (
     MODES,
     choose_mode,
@@ -326,13 +328,13 @@ def ladder_table(run: Run) -> list[dict]:   # row, label, versus, changed, score
 # %% ../../nbs/08a_ladder.ipynb #0bd04927
 def effects(run: Run) -> list[dict]:   # effect, row, versus, reference_loss, bleu4: differences
     "Quantisation, low rank and optimiser, each as the difference between two rows that were measured."
-    table, told = {r["row"]: r for r in ladder_table(run)}, []
+    table, differences = {r["row"]: r for r in ladder_table(run)}, []
     for name in table:
         row, versus = ROWS[name], ROWS[name].versus[:1]
         if not row.effect or versus[0] not in table: continue
-        differences = {k: round(table[name][k] - table[versus[0]][k], 6) for k in ("reference_loss", "bleu4")}
-        told.append(dict(effect=row.effect, row=name, versus=versus[0], **differences))
-    return told
+        changes = {k: round(table[name][k] - table[versus[0]][k], 6) for k in ("reference_loss", "bleu4")}
+        differences.append(dict(effect=row.effect, row=name, versus=versus[0], **changes))
+    return differences
 
 def effect_text(differences: list[dict]) -> list[str]:
     "The effects in words."

@@ -160,8 +160,8 @@ def own_row(path: Path) -> str:    # its name
 
 def asked_rows(run: Run) -> dict[str, Row]:
     "The rows that a run asks for, by name. Raises GemmaPeftError for a file that is none."
-    asked = run.config.controls.ladder
-    names = [own_row(Path(text)) if text.endswith(".toml") else row_name(text) for text in asked]
+    names = [own_row(Path(text)) if text.endswith(".toml") else row_name(text)
+             for text in run.config.controls.ladder]
     return {name: ROWS[name] for name in names}
 
 def row_folder(run: Run, name: str) -> Path:
