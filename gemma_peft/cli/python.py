@@ -11,25 +11,10 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gemma_peft.core import (
-    PROFILES,
-    GemmaPeftError,
-    Run,
-    load_tokenizer,
-    nearest,
-    settings,
-    stage_function,
-)
+from ..core import PROFILES, GemmaPeftError, Run, load_tokenizer, nearest, settings, stage_function
 from ..data import SHAPES, Rejected, to_messages
-from gemma_peft.eval import (
-    ARMS,
-    MODELS,
-    evaluate_model,
-    evaluate_models,
-    generate_answers,
-    results_file,
-    score_table,
-)
+from ..eval import (ARMS, MODELS, evaluate_model, evaluate_models, generate_answers, results_file,
+                             score_table)
 from ..galore import train_galore
 from ..qlora import train_qlora
 from ..report import comparison_table, readable

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Callable
 
 from ..core import (GemmaPeftError, Run, fingerprint, locked, stage_settings, training_inputs,
-                             writing)
-from ..data import toy_gemma, toy_rows
+                             writing, toy_gemma)
+from ..data import toy_rows
 from ..training import free_memory, load_model
 from ..qlora import train_qlora
 from ..galore import train_galore

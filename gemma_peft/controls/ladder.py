@@ -16,15 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Callable
 
-from ..core import (COLOURS, LABELS, GemmaPeftError, Run, get, load_adapter, load_tokenizer, nearest,
-                             subplots, training_inputs)
+from ..core import (COLOURS, LABELS, GemmaPeftError, Run, get, load_adapter, load_tokenizer,
+                             nearest, subplots, training_inputs)
 from ..training import (MODES, choose_mode, compute_settings, fit, free_memory, galore_storage,
                                  ledger, load_base, load_model, matrices, model_shape, validation_loss)
 from ..qlora import lora_config, lora_update, save_adapter
 from ..galore import GaLoreAdamW, galore_model, save_model
 from ..eval import ARMS, results_file, where_it_fits
-from .child import (MEASURES, SCORE_NAMES, arm_inputs, child_run, finish, finish_arm, once,
-                                       overall_of, trained)
+from .child import (MEASURES, SCORE_NAMES, arm_inputs, child_run, finish, finish_arm,
+                                       once, overall_of, trained)
 from .rows import MAKERS, ROWS, asked_rows, makes, name_of, row_folder, row_name
 
 # %% ../../nbs/08a_ladder.ipynb #2d7ca4f4

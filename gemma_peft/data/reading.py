@@ -14,14 +14,7 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
-from gemma_peft.core import (
-    GemmaPeftError,
-    hub_remedy,
-    hub_token,
-    in_short,
-    local_path,
-    without_token,
-)
+from ..core import GemmaPeftError, hub_remedy, hub_token, in_short, local_path, without_token
 from .files import AGAIN, JsonRows
 from .records import SHAPE_OF, SHAPES, shapes_of
 

@@ -14,24 +14,8 @@ import random
 from collections import Counter
 from dataclasses import replace
 
-from gemma_peft.core import (
-    SOURCES,
-    ConfigError,
-    GemmaPeftError,
-    Run,
-    check_base,
-    load_tokenizer,
-    stage,
-)
-from gemma_peft.data.leakage import (
-    HeldOut,
-    boilerplate,
-    leak,
-    near_kept,
-    ngram_hashes,
-    repeats,
-    same_prompt,
-)
+from ..core import SOURCES, ConfigError, GemmaPeftError, Run, check_base, load_tokenizer, stage
+from .leakage import HeldOut, boilerplate, leak, near_kept, ngram_hashes, repeats, same_prompt
 from .reading import read_source
 from .records import Rejected, shapes_of, to_messages, unused
 from .statistics import describe_samples, inspect_rows

@@ -10,16 +10,8 @@ __all__ = ['PRETRAIN_LENGTH', 'toy_rows', 'pack', 'pretrain', 'known_facts', 'ma
 import time
 
 from ..core import Run, build_model, build_tokenizer, size_table, stage
-from gemma_peft.data.world import (
-    CHATS,
-    KINDS,
-    Thing,
-    conversations,
-    make_records,
-    make_world,
-    pretraining_texts,
-    upper,
-)
+from .world import (CHATS, KINDS, Thing, conversations, make_records, make_world,
+                                   pretraining_texts, upper)
 
 # %% ../../nbs/01g_tiny.ipynb #1c3f5c04
 def toy_rows(count: int = 40) -> list[dict]:   # id, input_ids, assistant_spans

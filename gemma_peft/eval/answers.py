@@ -38,7 +38,7 @@ from .definitions import EVALUATE, evaluate_scores
 from .metrics import answer_statistics, bleu4_signature, group_figures, rounded
 from .statistics import add_intervals
 
-# %% ../../nbs/06_eval.ipynb #2f3ac4cc
+# %% ../../nbs/06_eval.ipynb #2d1035d6
 RESAMPLES = 1000      # draws of the prompts for an interval
 
 def score(
@@ -49,7 +49,7 @@ def score(
     answers = answer_statistics(rows, losses)
     return rounded(add_intervals(group_figures(answers), answers, RESAMPLES))
 
-# %% ../../nbs/06_eval.ipynb #c52cdb79
+# %% ../../nbs/06_eval.ipynb #0941338b
 ARMS = ("qlora", "galore")
 
 @cache
@@ -99,7 +99,7 @@ def drop_parts(run: Run, names):
     for name in names:
         for folder in (run.path / "results/predictions/.parts").glob(f"{name}-*"): shutil.rmtree(folder)
 
-# %% ../../nbs/06_eval.ipynb #8dbb515d
+# %% ../../nbs/06_eval.ipynb #6af43ed2
 def answer_progress(
     run: Run,        # told of every batch
     name: str,       # the model that answers
@@ -123,7 +123,7 @@ def answer_progress(
         run.progress(step * total + done, steps * total, text)
     return report
 
-# %% ../../nbs/06_eval.ipynb #c594a996
+# %% ../../nbs/06_eval.ipynb #3822d7c7
 MEANINGS = dict(
     bleu4="corpus BLEU-4 by sacrebleu, 0..1; settings in bleu4_signature",
     rouge_l="mean ROUGE-L F1 by rouge_score with Porter stemming, 0..1; letters outside a to z count as "
@@ -162,7 +162,7 @@ def _prediction(row: dict, answer: dict, loss: tuple) -> dict:
                 new_tokens=answer["new_tokens"], stopped=answer["stopped"],
                 reference_nll=round(loss[0], 6), reference_tokens=loss[1])
 
-# %% ../../nbs/06_eval.ipynb #a568e25d
+# %% ../../nbs/06_eval.ipynb #85262988
 def evaluate_model(
     run: Run,         # reads its test set, writes results/predictions/<name>.jsonl and results/metrics
     name: str,        # base, an arm, a mix, or a row of the ladder
@@ -242,7 +242,7 @@ def show_scores(table):
     form |= dict.fromkeys(("cut_share", "empty_share"), "{:.1%}") | dict(new_tokens_mean="{:.1f}", n="{:.0f}")
     return table.style.format(form)
 
-# %% ../../nbs/06_eval.ipynb #026c2220
+# %% ../../nbs/06_eval.ipynb #39dabf44
 def plot_groups(
     results: dict,                         # model name -> evaluation results
     metrics: tuple = ("bleu4", "rouge_l"), # one panel each

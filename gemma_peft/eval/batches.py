@@ -16,7 +16,7 @@ from ..core import GemmaPeftError, writing
 from ..training import free_memory, say_once
 from .metrics import bleu4, rouge_l
 
-# %% ../../nbs/06e_batches.ipynb #2ad9d9a2
+# %% ../../nbs/06e_batches.ipynb #f15e4ee6
 LAUGHS = ("<pad> <eos> <bos> <start_of_turn> <end_of_turn> user model please laugh ha one two three four "
           "five six seven eight").split()
 
@@ -111,7 +111,7 @@ def greedy(
     return GenerationConfig(do_sample=False, **neutral, use_cache=True, max_new_tokens=max_new_tokens,
                             eos_token_id=stop_token_ids(tokenizer), pad_token_id=tokenizer.pad_token_id)
 
-# %% ../../nbs/06e_batches.ipynb #f063ab1b
+# %% ../../nbs/06e_batches.ipynb #8853eaac
 DECODERS = ("auto", "static", "generate")
 
 def make_decoder(
@@ -157,7 +157,7 @@ def answer_batch(
     return [dict(prediction=text.strip(), new_tokens=len(new), stopped=stopped)
             for text, (new, stopped) in zip(texts, cut)]
 
-# %% ../../nbs/06e_batches.ipynb #1d73ea7b
+# %% ../../nbs/06e_batches.ipynb #5e110ee0
 def _write_part(folder: Path, part: dict):
     with writing(Path(folder) / f"batch-{part['start']:07d}.json") as t:
         t.write_text(json.dumps(part, ensure_ascii=False), encoding="utf-8")
@@ -173,7 +173,7 @@ def read_parts(
         parts.append(part)
     return parts
 
-# %% ../../nbs/06e_batches.ipynb #3d0b3bee
+# %% ../../nbs/06e_batches.ipynb #45cf480c
 def _answers_or_none(model, tokenizer, rows, max_new_tokens, decoder=None):
     "The batch's answers, or None when the GPU's memory is too small for it."
     from gemma_peft.training import out_of_memory

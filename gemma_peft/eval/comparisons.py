@@ -116,7 +116,7 @@ def randomisation_test(
                      _coins(len(first), resamples, seed, first.unit))[metric]
     return _as_large(observed(models["a"], metric) - observed(models["b"], metric), values)
 
-# %% ../../nbs/06d_comparisons.ipynb #706bf19d
+# %% ../../nbs/06d_comparisons.ipynb #ae54117b
 def holm(
     p: dict,   # name -> p-value, 0..1
 ) -> dict:     # name -> corrected p, 0..1
@@ -181,7 +181,7 @@ def compare(
             rows.append(row | dict(p_randomisation=_as_large(row["difference"], tossed[m]), seeds=len(first)))
     return decide(rows)
 
-# %% ../../nbs/06d_comparisons.ipynb #ef609fd8
+# %% ../../nbs/06d_comparisons.ipynb #76a933db
 def _check_comparisons(models: dict, pairs, metrics: int, resamples: int, seeds: int) -> list[tuple]:
     """The pairs to compare. Raises GemmaPeftError where there is none, a name is unknown, or the correction
     would leave nothing to find."""
@@ -230,7 +230,7 @@ def no_difference(
                     "before correction")
     return f"no difference shown{where}: {seen} ({low} to {high}{but}){findable}"
 
-# %% ../../nbs/06d_comparisons.ipynb #8630fa5f
+# %% ../../nbs/06d_comparisons.ipynb #4461020b
 FIGURES = dict(bleu4="BLEU-4", rouge_l="ROUGE-L", chrf="chrF", reference_loss="reference loss, nats a token")
 
 def plot_differences(

@@ -16,7 +16,7 @@ from ..core import COLOURS, LABELS, in_short, subplots
 from ..training import say_once
 from .metrics import _check_pairs
 
-# %% ../../nbs/06b_definitions.ipynb #12a48019
+# %% ../../nbs/06b_definitions.ipynb #3572c5a9
 DEFINITIONS = dict(                                     # key -> what is different
     sacrebleu="sacrebleu, 13a, pooled (ours)", unsmoothed="no smoothing (evaluate's "
                                                           "bleu)", lowercase="lower case",
@@ -49,7 +49,7 @@ def other_definitions(
                 spaces=pooled(tokenize="none"), characters=pooled(tokenize="char"),
                 sentences=sum(each) / 100 / len(predictions), nltk_smoothed=smoothed, nltk=plain)
 
-# %% ../../nbs/06b_definitions.ipynb #38b92358
+# %% ../../nbs/06b_definitions.ipynb #5c9548d9
 EVALUATE = dict(                                        # key -> what it is
     evaluate_bleu="bleu of the `evaluate` package, 0..1: BLEU-4 without smoothing, tokeniser 13a; beside "
                   "bleu4",
@@ -73,7 +73,7 @@ def _why_unavailable(scripts: str) -> str:
     except Exception as e: return in_short(e)         # no network, a script that needs more than is installed
     return ""
 
-# %% ../../nbs/06b_definitions.ipynb #e6fb8bb5
+# %% ../../nbs/06b_definitions.ipynb #6a87bef2
 def evaluate_scores(
     predictions: list[str],  # the answers, as plain text
     references: list[str],   # one reference an answer

@@ -21,10 +21,10 @@ from ..training import bare, no_gpu, say_once, why_unrecorded
 class FixedCache:
     "Keys and values of a fixed number of slots; all that Gemma 3 asks of a cache."
     def __init__(self,
-        config,      # of the model
+        config,      # the model's
         batch: int,  # rows
         slots: int,  # tokens a row may have, padding and answer included
-        dtype,       # of keys and values
+        dtype,       # for keys and values
         device,
     ):
         shape = config.num_hidden_layers, batch, config.num_key_value_heads, slots, config.head_dim
@@ -34,7 +34,8 @@ class FixedCache:
     # (batch, heads, new tokens, head_dim) twice -> (batch, heads, slots, head_dim) twice
     def update(self, keys, values, layer, *args, **kwargs):
         "Write one layer's new keys and values; all slots of that layer."
-        for kept, new in (self.keys, keys), (self.values, values): kept[layer].index_copy_(2, self.slot, new)
+        for slots, new in (self.keys, keys), (self.values, values):
+            slots[layer].index_copy_(2, self.slot, new)
         return self.keys[layer], self.values[layer]
 
     def get_seq_length(self, layer: int = 0) -> int: return 0     # positions and masks are given: nobody asks
@@ -42,7 +43,7 @@ class FixedCache:
 # %% ../../nbs/06f_generation.ipynb #d0ab065a
 def prompt_masks(
     mask,         # 1 for a token, 0 for padding on its left, (batch, seq)
-    slots: int,   # of the cache
+    slots: int,   # the cache's
     window: int,  # tokens a sliding layer sees, its own included
 ) -> dict:        # kind of layer -> bool, (batch, 1, seq, slots)
     "What each token of the prompts sees. Padding sees itself: a softmax over nothing would be NaN."
@@ -67,7 +68,7 @@ def static_attention(
     query,           # (batch, heads, seq, head_dim)
     key, value,      # (batch, key heads, slots, head_dim)
     attention_mask,  # bool, (batch, 1, seq, slots)
-    scaling=None,    # of the scores
+    scaling=None,    # multiplies the scores
     **kwargs,        # what else transformers tells an attention function
 ) -> tuple:          # (batch, seq, heads, head_dim), and no weights
     "Attention whose single queries are rows of one product for each key head."
@@ -87,7 +88,7 @@ ATTENTION = "gemma_peft_static"
 
 @contextmanager
 def attention_of(
-    model,             # of transformers
+    model,             # one that transformers made
     name: str = ATTENTION,
 ):
     "Let a model's decoder use another attention implementation for a while."
@@ -232,7 +233,7 @@ def synchronise(device):
     "Wait for the GPU, where there is one."
     if device.type == "cuda": torch.cuda.synchronize(device)
 
-# %% ../../nbs/06f_generation.ipynb #8458056f
+# %% ../../nbs/06f_generation.ipynb #ffffedf1
 LOOK_EVERY = 16   # steps between two looks at whether all rows have ended
 
 class GreedyDecoder(KeptDecoder):

@@ -17,7 +17,7 @@ from .answers import score
 from .batches import generate_answers
 from .metrics import in_order
 
-# %% ../../nbs/06g_measures.ipynb #084d17e0
+# %% ../../nbs/06g_measures.ipynb #7035b839
 def _world_texts(run: Run):
     "Prose of the tiny model's world that is in no sample."
     from gemma_peft.data import make_world, prose
@@ -54,7 +54,7 @@ def _json_texts(path: Path):
                                      "or use a .txt file")
             yield text
 
-# %% ../../nbs/06g_measures.ipynb #9ed765b5
+# %% ../../nbs/06g_measures.ipynb #024f9424
 def general_texts(run: Run):
     "The texts that controls.forgetting_text names, one after the other."
     name = run.config.controls.forgetting_text
@@ -83,7 +83,7 @@ def as_letters(
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return [i for i in ids if i not in control]
 
-# %% ../../nbs/06g_measures.ipynb #fcdb509e
+# %% ../../nbs/06g_measures.ipynb #9bb64199
 TEXT = "data/processed/general_text.json"
 
 def text_rows(run: Run) -> list[dict]:   # id, input_ids, assistant_spans: all but <bos> counts
@@ -93,8 +93,8 @@ def text_rows(run: Run) -> list[dict]:   # id, input_ids, assistant_spans: all b
     source = file_hash(path) if path.is_file() else run.config.seed
     made_from = [c.forgetting_text, c.forgetting_tokens, run.config.data.max_length, source, "no control "
                                                                                              "tokens"]
-    kept = run.read_json(TEXT) if (run.path / TEXT).exists() else {}
-    if kept.get("made_from") == made_from: return kept["rows"]
+    before = run.read_json(TEXT) if (run.path / TEXT).exists() else {}
+    if before.get("made_from") == made_from: return before["rows"]
     rows = _cut_to_rows(run)
     run.write_json(TEXT, dict(made_from=made_from, rows=rows))
     return rows
@@ -116,7 +116,7 @@ def _cut_to_rows(run: Run) -> list[dict]:
                              "`--set controls.forgetting_text=FILE`")
     return rows
 
-# %% ../../nbs/06g_measures.ipynb #1eae94c0
+# %% ../../nbs/06g_measures.ipynb #444750cd
 def as_prompt(
     row: dict,      # a training row
     tokenizer,
@@ -141,7 +141,7 @@ def training_sample(run: Run, most: int = 200) -> list[dict]:   # about as many:
                              "a larger data.max_length, or `--set controls.generalisation=false`")
     return [as_prompt(r, tokenizer) for s in whole for r in rng.sample(whole[s], wanted[s])]
 
-# %% ../../nbs/06g_measures.ipynb #2dffca86
+# %% ../../nbs/06g_measures.ipynb #47aeee1b
 SEEN = "results/predictions/seen/{}.jsonl".format      # answers to training prompts
 
 def answer_seen(
@@ -155,10 +155,10 @@ def answer_seen(
     losses = reference_loss(model, rows, tokenizer.pad_token_id)
     answers = generate_answers(model, tokenizer, rows, e.max_new_tokens, e.batch_size, decoder=e.decoder,
                                warn=run.warn)
-    def kept(row, answer, loss):
-        asked = {k: row[k] for k in ("prompt_id", "source", "prompt", "reference")}
-        return asked | answer | dict(reference_nll=round(loss[0], 6), reference_tokens=loss[1])
-    predictions = [kept(*parts) for parts in zip(rows, answers, losses)]
+    def prediction(row, answer, loss):
+        prompt = {k: row[k] for k in ("prompt_id", "source", "prompt", "reference")}
+        return prompt | answer | dict(reference_nll=round(loss[0], 6), reference_tokens=loss[1])
+    predictions = [prediction(*parts) for parts in zip(rows, answers, losses)]
     run.write_jsonl(SEEN(name), predictions)
     overall = score(predictions, losses)["overall"]
     scores = [k for m in ("bleu4", "rouge_l") for k in (m, f"{m}_ci95_low", f"{m}_ci95_high")]
@@ -179,7 +179,7 @@ def measure_model(
         result["text_loss"] = round(mean_loss(losses), 6)
     return result | (answer_seen(run, name, model, seen) if seen else {})
 
-# %% ../../nbs/06g_measures.ipynb #789aea9f
+# %% ../../nbs/06g_measures.ipynb #67c55bb5
 def gap(seen: dict, tested: dict) -> dict:   # train_..., test_..., ..._gap of loss, bleu4 and rouge_l
     """How much better a model is on training prompts: test minus train for the loss, train minus test for the
     scores."""

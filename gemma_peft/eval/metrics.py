@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core import SOURCES, GemmaPeftError, nearest
 
-# %% ../../nbs/06a_metrics.ipynb #dbef700d
+# %% ../../nbs/06a_metrics.ipynb #222c5095
 @cache
 def _bleu():
     "sacrebleu's BLEU; made once, at first use, because importing it takes a while."
@@ -30,7 +30,7 @@ def _check_pairs(predictions, references):
         raise GemmaPeftError(f"{len(predictions)} answers and {len(references)} references; there must be "
                              "one reference an answer, and at least one. Pass lists of the same rows")
 
-# %% ../../nbs/06a_metrics.ipynb #e7162920
+# %% ../../nbs/06a_metrics.ipynb #201d791a
 def bleu4(
     predictions: list[str],  # the answers, as plain text
     references: list[str],   # one reference an answer
@@ -45,7 +45,7 @@ def bleu4_signature() -> str:
     _bleu().corpus_score(["a"], [["a"]])         # a signature exists once the number of references is known
     return str(_bleu().get_signature())
 
-# %% ../../nbs/06a_metrics.ipynb #f8b9043f
+# %% ../../nbs/06a_metrics.ipynb #df144265
 def has_foreign_letters(text: str) -> bool:
     """Whether `text` has letters outside a to z, which ROUGE's tokeniser drops; typographic quotes do not
     count."""
@@ -94,7 +94,7 @@ def rouge_l(
     each = rouge_l_each(predictions, references)
     return sum(each) / len(each)
 
-# %% ../../nbs/06a_metrics.ipynb #f6645c00
+# %% ../../nbs/06a_metrics.ipynb #3401995b
 BLEU_COLUMNS = ("bleu_answer", "bleu_reference",                                  # sacrebleu's order
                 *(f"bleu_{what}_{n}" for what in ("match", "total") for n in (1, 2, 3, 4)))
 CHRF_COLUMNS = tuple(f"chrf_{what}_{n}" for n in range(1, 7)                      # sacrebleu's order
@@ -159,7 +159,7 @@ def prompt_units(
     named = [r.get("prompt") or ("unknown", i) for i, r in enumerate(rows)]
     return np.array([seen.setdefault(name, len(seen)) for name in named])
 
-# %% ../../nbs/06a_metrics.ipynb #7d510e43
+# %% ../../nbs/06a_metrics.ipynb #893701c0
 def _check_rows(rows, losses):
     "Raises GemmaPeftError where `rows` cannot be measured."
     if not rows:
@@ -181,7 +181,7 @@ def _check_rows(rows, losses):
                                  "(sum in nats, tokens); train again with a lower learning rate, as in "
                                  "`--set qlora.learning_rate=1e-4`")
 
-# %% ../../nbs/06a_metrics.ipynb #0cf3d04d
+# %% ../../nbs/06a_metrics.ipynb #248397de
 @cache
 def _chrf():
     from sacrebleu.metrics import CHRF
@@ -241,7 +241,7 @@ def _chrf_of(sums: np.ndarray) -> np.ndarray:      # (rows, 18) -> (rows,), 0..1
     return 100 * np.divide((1 + factor) * precision * recall, factor * precision + recall,
                            out=np.zeros(len(sums)), where=precision + recall > 0) / 100
 
-# %% ../../nbs/06a_metrics.ipynb #b7ffeead
+# %% ../../nbs/06a_metrics.ipynb #19e6f5b3
 def measure(
     metric: str,   # one of METRICS
     sums,          # the table's rows added up, in whatever multiset, (..., len(COLUMNS))
@@ -273,7 +273,7 @@ def add_up(
     for k in range(0, len(flat), 2000): flat[k:k + 2000, needed] = counts[k:k + 2000] @ columns
     return sums
 
-# %% ../../nbs/06a_metrics.ipynb #a462addf
+# %% ../../nbs/06a_metrics.ipynb #1cd1a8f1
 def distinct(
     answers: Answers,
     n: int,             # words in a row, 1 or 2
@@ -301,7 +301,7 @@ def figures(
     values |= {f"distinct_{n}": float(distinct(answers, n, counts)) for n in (1, 2)}
     return {k: None if np.isnan(v) else v for k, v in values.items()} | dict(n=len(rows))
 
-# %% ../../nbs/06a_metrics.ipynb #29d94cad
+# %% ../../nbs/06a_metrics.ipynb #11a78820
 TURN_BANDS = {"1": (1, 1), "2-3": (2, 3), "4+": (4, np.inf)}                    # user's turns in the prompt
 LENGTH_BANDS = {"1-15": (0, 15), "16-60": (16, 60), "61+": (61, np.inf)}        # words of the reference
 

@@ -15,11 +15,11 @@ import numpy as np
 from ..core import SOURCES, GemmaPeftError
 from .metrics import COLUMNS, METRICS, Answers, add_up, groups, measure
 
-# %% ../../nbs/06c_statistics.ipynb #d17f03f1
+# %% ../../nbs/06c_statistics.ipynb #33d063a8
 def invented_answers(
     n: int,              # prompts
     wrong: float,        # share of words that are another one
-    seed: int = 0,       # of the model; prompts and their difficulty depend on `n` alone
+    seed: int = 0,       # changes the answers; prompts and their difficulty depend on `n` alone
     longest: int = 25,   # words of a reference
 ) -> list[dict]:         # prompt_id, source, prediction, reference
     "Answers that nobody gave, for pages and tests."
@@ -60,11 +60,11 @@ def _drawn(rng, resamples: int, n: int) -> np.ndarray:
     drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)
 
-# %% ../../nbs/06c_statistics.ipynb #29e8e885
+# %% ../../nbs/06c_statistics.ipynb #002cb63a
 def resample_counts(
     n: int,                  # answers
     resamples: int = 1000,   # rows of the result; memory is n * resamples bytes
-    seed=0,                  # of numpy's generator
+    seed=0,                  # for numpy's generator
     strata=None,             # (n,) group of each answer, such as its source; draws stay within. None: one
     units=None,              # (n,) answers with one number, as to one prompt, are drawn together. None: none
 ) -> np.ndarray:             # how often each answer is drawn, (resamples, n)
@@ -90,7 +90,7 @@ def _listed(models: dict) -> dict:
     "Every model as a list over its seeds."
     return {name: [a] if isinstance(a, Answers) else list(a) for name, a in models.items()}
 
-# %% ../../nbs/06c_statistics.ipynb #fbde50f1
+# %% ../../nbs/06c_statistics.ipynb #04574f45
 def _check_models(
     models: dict,     # name -> list over seeds
     metrics: tuple,
@@ -125,7 +125,7 @@ def _check_finite(metric, a, who):
         raise GemmaPeftError(f"{metric} of {who} is {value}; a finite number is needed. Leave {metric} out "
                              "of metrics, or measure the answers with what it needs, such as losses")
 
-# %% ../../nbs/06c_statistics.ipynb #a82cf542
+# %% ../../nbs/06c_statistics.ipynb #6e6fdadd
 def t_quantile(
     p,             # within 0..1, any shape
     dof: float,    # degrees of freedom, 1 to 1000
@@ -150,7 +150,7 @@ def seed_draws(
     order = np.random.default_rng([seed, 1])          # a stream apart from that of the prompts
     return order.permutation(t_quantile((np.arange(resamples) + .5) / resamples, seeds - 1))
 
-# %% ../../nbs/06c_statistics.ipynb #c86ff859
+# %% ../../nbs/06c_statistics.ipynb #dc503c71
 def resampled(
     seeds: list[Answers],    # one model, a list over seeds
     metrics: tuple,          # some of METRICS
@@ -170,7 +170,7 @@ def observed(
     "The figure itself: the mean over seeds."
     return float(np.mean(_observed_each(seeds, metric)))
 
-# %% ../../nbs/06c_statistics.ipynb #72b6ee68
+# %% ../../nbs/06c_statistics.ipynb #5028de86
 def over_seeds(
     each: np.ndarray,             # each seed's figure, or a difference of two models, in all resamples of the
                                    # prompts, (resamples, seeds)
@@ -193,7 +193,7 @@ def _percentiles(values, level=.95) -> tuple[float, float]:
     low, high = np.percentile(values, [50 - 50 * level, 50 + 50 * level])
     return float(low), float(high)
 
-# %% ../../nbs/06c_statistics.ipynb #46a0ec45
+# %% ../../nbs/06c_statistics.ipynb #cf5d0900
 def bootstrap_interval(
     seeds,                   # Answers, or a list of them over seeds
     metric: str = "bleu4",   # one of METRICS
@@ -261,7 +261,7 @@ def add_intervals(
         for name, mask in masks.items(): add(tree[kind][name], [a.take(mask) for a in seeds])
     return tree
 
-# %% ../../nbs/06c_statistics.ipynb #05298003
+# %% ../../nbs/06c_statistics.ipynb #daf2f2c2
 def detectable(
     se: float,       # standard error of the paired difference
     values=None,     # with several seeds, the difference in all resamples, (resamples,)

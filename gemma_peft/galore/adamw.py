@@ -13,16 +13,8 @@ import weakref
 import torch
 
 from ..core import patch_to
-from gemma_peft.galore.buckets import (
-    CHUNK,
-    DEFAULTS,
-    KEYS,
-    LARGE_CHUNK,
-    STRUCTURE,
-    Bucket,
-    chunks,
-    group_problems,
-)
+from .buckets import (CHUNK, DEFAULTS, KEYS, LARGE_CHUNK, STRUCTURE, Bucket, chunks,
+                                       group_problems)
 from .low_rank import GaLoreError
 
 # %% ../../nbs/05e_adamw.ipynb #9e5ae6ed

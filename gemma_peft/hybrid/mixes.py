@@ -17,36 +17,12 @@ from importlib import import_module
 from math import log
 from pkgutil import iter_modules
 
-from gemma_peft.core import (
-    COLOURS,
-    LABELS,
-    GemmaPeftError,
-    Run,
-    hardware,
-    load_tokenizer,
-    package_versions,
-    stage,
-    subplots,
-)
-from gemma_peft.eval import (
-    ARMS,
-    answer_statistics,
-    compare,
-    drop_parts,
-    evaluate_model,
-    results_file,
-    where_it_fits,
-)
-from gemma_peft.training import (
-    free_memory,
-    head_logits,
-    hidden_and_targets,
-    length_batches,
-    load_base,
-    load_model,
-    mean_loss,
-    reference_loss,
-)
+from ..core import (COLOURS, LABELS, GemmaPeftError, Run, hardware, load_tokenizer,
+                             package_versions, stage, subplots)
+from ..eval import (ARMS, answer_statistics, compare, drop_parts, evaluate_model, results_file,
+                             where_it_fits)
+from ..training import (free_memory, head_logits, hidden_and_targets, length_batches, load_base,
+                                 load_model, mean_loss, reference_loss)
 
 from ..galore import save_model
 from ..qlora import lora_update
@@ -137,7 +113,7 @@ def cost_of_arms(run: Run) -> dict:
     return total | peaks | dict(tokens_per_second=round(total["train_tokens"] / total["train_seconds"], 1),
                                 controls={a: m["validation_loss"] for a, m in zip(ARMS, arms)})
 
-# %% ../../nbs/07_hybrid.ipynb #c7deeec3
+# %% ../../nbs/07_hybrid.ipynb #cc61ad94
 def build_soup(
     run: Run,
 ) -> dict:     # metrics
@@ -183,7 +159,7 @@ class AverageProbabilities:
         self.seen = input_ids.shape[1]
         return reduce(torch.logaddexp, logs)
 
-# %% ../../nbs/07_hybrid.ipynb #cc2aff37
+# %% ../../nbs/07_hybrid.ipynb #99546552
 class Ensemble:
     "Several models that answer as one, by the mean of their next-token probabilities."
     def __init__(self,
@@ -283,7 +259,7 @@ def all_mixes() -> dict[str, Mix]:
         COLOURS.setdefault(name, mix.colour)
     return MIXES
 
-# %% ../../nbs/07_hybrid.ipynb #6bcf0b99
+# %% ../../nbs/07_hybrid.ipynb #998e1274
 def read_hybrids(run: Run) -> dict:
     "Metrics and evaluation results of every mix of the run."
     def read(name):

@@ -14,15 +14,8 @@ import torch
 import torch.nn as nn
 
 from ..core import GemmaPeftError, Run, decoder, listed, load_tokenizer, output_head
-from gemma_peft.training import (
-    QUANTISERS,
-    free_memory,
-    head_logits,
-    hidden_and_targets,
-    load_base,
-    mean_loss,
-    reference_loss,
-)
+from ..training import (QUANTISERS, free_memory, head_logits, hidden_and_targets, load_base,
+                                 mean_loss, reference_loss)
 
 # %% ../../nbs/04a_bits.ipynb #81edf846
 BLOCK = 64          # numbers that share a scale

@@ -12,8 +12,8 @@ from itertools import combinations
 from ..controls import COMPARISONS, ROWS, row_and_arm, scored_file
 from ..core import Run, signed
 from ..eval import ARMS, FEWEST
-from .reading import (METRICS, TESTED, bracketed, controls, label, made_controls,
-                                       models, one_arm, scored, versus)
+from .reading import (METRICS, TESTED, bracketed, controls, label, made_controls, models,
+                                       one_arm, scored, versus)
 
 # %% ../../nbs/09d_claims.ipynb #1c02ca83
 def noise_floor(

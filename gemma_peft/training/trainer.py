@@ -24,8 +24,8 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
-from ..core import (GemmaPeftError, MemoryMeter, Run, base_inputs, load_tokenizer, provenance, stage,
-                             stage_settings)
+from ..core import (GemmaPeftError, MemoryMeter, Run, base_inputs, load_tokenizer, provenance,
+                             stage, stage_settings)
 from ..templating import labels
 from .checkpoints import checkpoints_in, find_checkpoint, other_versions, read_record, seal
 from .figures import (current_peak_gib, peaks_of, progress_line, reserved_peak_gib,
