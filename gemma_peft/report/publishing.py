@@ -12,12 +12,25 @@ import io
 import json
 from pathlib import Path
 
+from gemma_peft.report.reading import (
+    METRICS,
+    TESTED,
+    arm_metrics,
+    compared,
+    controls,
+    cost,
+    label,
+    made_controls,
+    models,
+    one_arm,
+    scored,
+    turned,
+)
+
 from ..controls import COMPARISONS, SWEEP, decided_again, name_of, read_sweep, scored_file
 from ..core import GemmaPeftError, Run, public, repository_root, stage_state
 from ..eval import ARMS, FEWEST, LOSS, plot_differences
 from .plots import PLOTS, closed
-from .reading import (METRICS, TESTED, arm_metrics, compared, controls, cost, label,
-                                       made_controls, models, one_arm, scored, turned)
 from .tables import comparison_table, table_csv
 
 # %% ../../nbs/09g_publishing.ipynb #2274dad5

@@ -7,18 +7,25 @@ __all__ = ['REAL', 'NONE', 'ONE', 'OTHER', 'BOTH', 'SHAPE', 'PLAIN', 'LEAN', 'BE
            'real_run', 'quality_answer', 'memory_answer', 'time_answer', 'advice', 'readme_answer', 'readme_picture',
            'readme_table', 'evaluated', 'readme_text', 'readme_files', 'write_readme']
 
-# %% ../../nbs/09i_readme.ipynb #a2a70d70
+# %% ../../nbs/09i_readme.ipynb #36a1c291
 import json
 import os
 import re
 from pathlib import Path
 
-from ..core import (GemmaPeftError, LABELS, duration, in_short, listed, markdown_table,
-                             repository_root)
-from .reading import METRICS, TESTED
+from gemma_peft.report.results import (
+    CONTROL_OF,
+    SPEEDS,
+    comparisons_of,
+    measured_speeds,
+    published,
+    results_text,
+    run_rows,
+)
+
+from ..core import LABELS, GemmaPeftError, duration, in_short, listed, markdown_table
 from .pages import checkout
-from .results import (CONTROL_OF, SPEEDS, comparisons_of, measured_speeds, published,
-                                       results_text, run_rows)
+from .reading import METRICS, TESTED
 
 # %% ../../nbs/09i_readme.ipynb #9aa0ac27
 REAL = ("gemma", "gemma-270m")      # published runs of real weights, the larger first
@@ -139,7 +146,8 @@ def advice(
     lean = min(peaks, key=peaks.get)
     other = OTHER if lean == ONE else ONE
     gains = _gains(f, other, lean)
-    short = f"**Which to take.** {LABELS[lean]} where memory is short{ADAPTER * (lean == ONE)}"
+    frugal = " (in mode `frugal`)" if _pair_of(speeds, "frugal", "peak_allocated_gib") else ""
+    short = f"**Which to take.** {LABELS[lean]} where memory is short{frugal}{ADAPTER * (lean == ONE)}"
     rest = f"{LABELS[other]} has shown no gain over it"
     if gains: rest = f"otherwise {LABELS[other]}, for {listed(gains)}"
     return f"{short}; {rest}.{_mix_advice(found)}"

@@ -160,8 +160,8 @@ def results_findings(
         f, rows = found["figures"], comparisons_of(found["figures"])
         if not rows: continue
         told = [rows[key] for key in _told_pairs(found) if key in rows]
-        def seed(r): return f["seed"] if r.get("seeds") == 1 and len(f["seeds"]) > 1 else None
-        lines = [*(claim(r, seed=seed(r)) for r in told), *_other_limits(f)]
+        first = f["seed"] if len(f["seeds"]) > 1 else None
+        lines = [claim(r, seed=first if r.get("seeds") == 1 else None) for r in told] + _other_limits(f)
         return f"**What {name} shows.** {_family_note(f)}\n\n" + "\n".join(f"- {line}" for line in lines)
     return ""
 

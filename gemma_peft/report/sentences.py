@@ -7,18 +7,40 @@ __all__ = ['TOY', 'ABSOLUTE', 'source_findings', 'cost_findings', 'mix_findings'
            'noise_findings', 'overlap_findings', 'definition_findings', 'sureness', 'seed_caveat', 'rate_caveat',
            'caveats', 'without_paths', 'findings']
 
-# %% ../../nbs/09e_sentences.ipynb #aa714729
+# %% ../../nbs/09e_sentences.ipynb #80a39dbc
 import re
 from itertools import combinations
 
-from ..controls import (COMPARISONS, NEAR, SWEEP, SWEPT, chosen_rates, near_note, read_sweep,
-                                 scored_file)
+from gemma_peft.controls import (
+    COMPARISONS,
+    NEAR,
+    SWEEP,
+    SWEPT,
+    chosen_rates,
+    near_note,
+    read_sweep,
+    scored_file,
+)
+from gemma_peft.report.reading import (
+    METRICS,
+    TESTED,
+    arm_metrics,
+    bracketed,
+    controls,
+    cost,
+    interval,
+    label,
+    models,
+    one_arm,
+    scored,
+    scores,
+    versus,
+)
+
 from ..core import STAGES, Run, duration, get, listed, signed, stage_state
 from ..eval import ARMS, DEFINITIONS
 from .claims import beyond_findings, control_findings, quality_findings, spoken
 from .plots import spread
-from .reading import (METRICS, TESTED, arm_metrics, bracketed, controls, cost, interval,
-                                       label, models, one_arm, scored, scores, versus)
 
 # %% ../../nbs/09e_sentences.ipynb #9b09124f
 def _below_the_base(figures: dict, metric: str) -> list[str]:      # figures: model -> scores
