@@ -20,8 +20,8 @@ setup(
     name=cfg["lib_name"], version=cfg["version"], description=cfg["description"], url=cfg["git_url"], license="Apache-2.0",
     author=cfg["author"], keywords=cfg["keywords"], python_requires=f">={cfg['min_python']}",
     packages=[*find_packages(include=["gemma_peft", "gemma_peft.*"]), "gemma_peft.notebooks"], package_dir={"gemma_peft": "gemma_peft", "gemma_peft.notebooks": "nbs"},
-    package_data={"gemma_peft.notebooks": ["*.ipynb"]}, include_package_data=False, cmdclass={"build_py": WithNotebooks},
-    install_requires=cfg["requirements"].split(), extras_require={"dev": cfg["dev_requirements"].split()},
+    package_data={"gemma_peft.notebooks": ["*.ipynb", "ladder/*.toml"]}, include_package_data=False, cmdclass={"build_py": WithNotebooks},
+    install_requires=cfg["requirements"].split(), extras_require={"dev": cfg["dev_requirements"].split(), "tensorboard": ["tensorboard>=2.20"]},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["gemma_peft=gemma_peft._modidx:d"]},
     long_description=readme.read_text(encoding="utf-8") if readme.exists() else "", long_description_content_type="text/markdown",
 )

@@ -7,18 +7,19 @@ __all__ = ['PROCESSED_FILES', 'TOKEN_STATISTICS', 'EXAMPLES', 'training_template
            'token_view', 'tokens_html', 'show_tokens', 'encode_prompt', 'token_statistics', 'prepare_templates']
 
 # %% ../nbs/02_templating.ipynb #bfb8f43e
-import html, importlib.util
+import html
+import importlib.util
 from functools import lru_cache
 from pathlib import Path
 
-from .core import GemmaPeftError, Run, stage, load_tokenizer
+from .core import GemmaPeftError, Run, load_tokenizer, stage
 from .data import SAMPLE_FILES, quantiles, write_rows
 
 # %% ../nbs/02_templating.ipynb #23c66536
 @lru_cache
 def training_template() -> str:
     "Gemma 3's chat template with `{% generation %}` around the answers, as TRL ships it."
-    folder = importlib.util.find_spec("trl").submodule_search_locations[0]         # finds trl without importing it
+    folder = importlib.util.find_spec("trl").submodule_search_locations[0]   # finds trl, imports nothing
     return (Path(folder) / "chat_templates/gemma3_training.jinja").read_text(encoding="utf-8")
 
 def check_template(tokenizer):

@@ -1,5 +1,9 @@
 """What holds for every notebook and module alike: the order of the chapters, which way imports run, and the shape of an exported line."""
-import ast, json, re
+import ast
+import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,7 +42,7 @@ def test_reading_order():
     yaml = pytest.importorskip("yaml")
     site = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
     pages = [f"report/{n}.ipynb" for n in ("index", "colab", *map(name, NOTEBOOKS))]
-    flat = lambda items: [p for i in items for p in ([i] if isinstance(i, str) else [i["href"]] if "href" in i else flat(i["contents"]))]
+    def flat(items): return [p for i in items for p in ([i] if isinstance(i, str) else [i["href"]] * ("href" in i) + flat(i.get("contents", [])))]
     assert site["project"]["render"] == pages
     assert flat(site["website"]["sidebar"]["contents"]) == pages
 
@@ -84,12 +88,14 @@ def test_no_circles():
     assert not circles, min(circles, key=len)
 
 def test_no_name_in_two_places():
-    "A chapter's face hands on each name from one module."
+    "A chapter's face hands on each name from one module, and none that is a module's own: importing that would hide it."
     for chapter in CHAPTERS:
         if not (PACKAGE / chapter).is_dir(): continue
         modules = list((PACKAGE / chapter).glob("[!_]*.py"))
         twice = [n for m in modules for n in public_names(m) for o in modules if o < m and n in public_names(o)]
         assert not twice, f"{chapter}: {twice}"
+        hidden = {m.stem for m in modules} & {n for m in modules for n in public_names(m)}
+        assert not hidden, f"{chapter}: modules and names at once: {hidden}"
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name)
 def test_lines(notebook):
@@ -133,3 +139,27 @@ def test_notebook_size(notebook):
 def test_module_size(module):
     lines = len(module.read_text(encoding="utf-8").splitlines())
     assert lines <= MOST_LINES, f"{lines} lines; cut it along its subjects"
+
+def run(tool: str, *arguments) -> str:
+    "What a development tool complains about; empty when it is content. Skipped where it is not installed."
+    pytest.importorskip("ruff" if tool == "ruff" else "codespell_lib", reason=f"{tool} comes with the development extra: pip install -e '.[dev]'")
+    ended = subprocess.run([sys.executable, "-m", {"codespell": "codespell_lib"}.get(tool, tool), *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode in (0, 1, 65), ended.stderr
+    return ended.stdout.strip() if ended.returncode else ""
+
+def test_ruff():
+    "What pyproject.toml asks of the exported modules and of the tests beside the notebooks."
+    complaints = run("ruff", "check", "--no-cache", "--output-format", "concise", "gemma_peft", "nbs/test_house.py", ".ci/faces.py")
+    assert not complaints, complaints
+
+KNOWN = "rouge,te,ist,sie,fo,ue"           # words of ours, of data sets and of tokens, which are no slips
+
+def test_spelling(tmp_path):
+    "Prose, docstrings and comments have no common slip of the pen."
+    texts = {p.name: p.read_text(encoding="utf-8") for p in ROOT.glob("*.md")}
+    for n in [*NOTEBOOKS, HERE / "index.ipynb", HERE / "colab.ipynb"]:
+        texts[n.name + ".txt"] = "\n".join("".join(c["source"]) for c in json.loads(n.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown")
+    texts |= {".".join(m.relative_to(PACKAGE).parts) + ".txt": m.read_text(encoding="utf-8") for m in MODULES}
+    for name, text in texts.items(): (tmp_path / name).write_text(text, encoding="utf-8")
+    complaints = run("codespell", "--ignore-words-list", KNOWN, str(tmp_path))
+    assert not complaints, complaints.replace(str(tmp_path) + "/", "")

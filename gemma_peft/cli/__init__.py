@@ -46,6 +46,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "aligned", "alive", "read_table", "screen", "stage_row", "stage_rows", "summary", "wrapped",
         "wrapped_lines"
     ],
+    "python": [
+        "TRAINERS", "Trained", "ask", "compare", "evaluate", "prepare", "train"
+    ],
     "requests": [
         "check_process", "check_request", "find_run", "known_runs", "parse_overrides", "parse_stages",
         "parse_value", "run_to_sweep", "some_runs", "unreadable"

@@ -5,27 +5,42 @@
 from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
+    "child": [
+        "ChildRun", "MEASURES", "SCORE_NAMES", "TRAINERS", "alone", "arm_inputs", "child_run",
+        "drop_models", "evaluate_once", "finish", "finish_arm", "measure_once", "mirror", "once",
+        "overall_of", "printed_by", "quietly", "toy_arms", "trained"
+    ],
     "jobs": [
-        "CONTROLS", "ChildRun", "DEFINITIONS", "EFFECTS", "FULL", "MEASURES", "MISSION", "NOTE", "ROWS",
-        "Row", "SCORES", "TRAINERS", "alone", "arm_inputs", "check_controls", "child_run", "control_jobs",
-        "drop_models", "effect_text", "effects", "equal_epochs", "evaluate_once", "finish", "full_base",
-        "full_optimizer", "galore_stores", "ladder_table", "leave_one_out_table", "leave_out",
-        "losses_table", "make_base_nf4", "make_controls", "make_equal_memory", "make_equal_time",
-        "make_full_adamw", "make_galore_8bit", "make_lora", "make_mission", "make_row", "measure_arm",
-        "measure_once", "measured_models", "merged_model", "mirror", "once", "overall_of", "plot_ladder",
-        "plot_seeds", "rank_within", "row", "seed_scores", "seed_table", "sources_of", "train_arm_as",
-        "train_full_adamw", "train_row", "train_seed", "trained", "trained_as", "unmade", "unneeded"
+        "CONTROLS", "DEFINITIONS", "Job", "Measured", "check_controls", "control_jobs", "control_lines",
+        "leave_one_out_table", "leave_out", "losses_table", "make_controls", "measure_arm",
+        "measured_models", "plot_seeds", "seed_scores", "seed_table", "sources_of", "train_seed", "unmade"
     ],
-    "score": [
-        "A_TEST", "COMPARISONS", "NEAR", "NOT_TRAINED_ON", "OF_A_ROW", "PARTS", "SCORES", "answer_files",
-        "check_stored", "compare_left_out", "compare_models", "compare_without", "decided_again",
-        "families", "family_of", "gap_intervals", "make_scores", "mean_tree", "model_scores", "name_of",
-        "near_note", "one_arm", "overall_and_by_source", "overlapping", "read_models", "read_scores",
-        "resamples_for", "saved_answers", "score_lines", "scored_file", "seen_scores", "statistics_of",
-        "test_prompts", "tested", "with_interval"
+    "ladder": [
+        "COST", "FULL", "Fit", "Place", "effect_text", "effects", "equal_epochs", "full_base",
+        "full_optimizer", "galore_stores", "in_effect", "ladder_table", "make_base_nf4", "make_by_settings",
+        "make_equal_memory", "make_equal_time", "make_full_adamw", "make_lora", "make_merged",
+        "make_merged_dequantised", "make_row", "measured", "merged_model", "note_file", "plot_ladder",
+        "rank_within", "train_arm_as", "train_full_adamw", "train_row", "trained_as", "unneeded"
     ],
-    "sweep": [
+    "pairs": [
+        "A_TEST", "compare_left_out", "compare_models", "compare_without", "decided_again", "families",
+        "family_of", "one_arm", "resamples_for", "tested"
+    ],
+    "rates": [
         "SWEEP", "SWEPT", "TRAIN", "at_the_end", "chosen_rates", "plot_sweep", "rates_for", "read_sweep",
         "share_of", "sound", "sweep", "sweep_advice", "tried_before", "try_rate"
+    ],
+    "rows": [
+        "ALIASES", "KEYS", "MAKERS", "MAY_SET", "ROWS", "Row", "SHIPPED", "asked_rows", "ladder_folder",
+        "makes", "name_of", "own_row", "read_row", "row_and_arm", "row_folder", "row_name", "wrong_settings"
+    ],
+    "saved": [
+        "NEAR", "NOT_TRAINED_ON", "answer_files", "near_note", "overlapping", "read_models",
+        "saved_answers", "statistics_of", "test_prompts", "toy_answered", "toy_answers"
+    ],
+    "score": [
+        "COMPARISONS", "OF_A_ROW", "PARTS", "SCORES", "check_stored", "gap_intervals", "make_scores",
+        "mean_tree", "model_scores", "overall_and_by_source", "read_scores", "score_lines", "scored_file",
+        "seen_scores", "with_interval"
     ],
 })

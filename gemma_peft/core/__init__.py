@@ -6,32 +6,65 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "base": [
-        "AGAIN", "ASIDE", "CHAT", "COMMON", "KINDS", "MADE", "MEASURED", "OF_WEIGHTS", "OTHER",
-        "SMALL_FILES", "TOKENS", "TOWER", "TURNS", "WEIGHTS", "base_folder", "base_name", "check_base",
-        "complete_tokenizer", "decoder", "freeze_all_but_linear", "inspect_base", "linear_layers",
-        "load_adapter", "load_checked", "load_from_model", "load_tokenizer", "model_card", "output_head",
-        "quiet", "save_base_files", "text_config", "toy_multimodal"
+        "TOKENS", "TOWER", "TURNS", "complete_tokenizer", "decoder", "first_names", "foreign_tokenizer",
+        "freeze_all_but_linear", "linear_layers", "load_adapter", "load_checked", "output_head", "quiet",
+        "text_config"
+    ],
+    "card": [
+        "ASIDE", "CHAT", "COMMON", "MADE", "MEASURED", "OF_WEIGHTS", "OTHER", "base_name", "model_card",
+        "save_base_files"
+    ],
+    "config": [
+        "Config", "ControlsConfig", "DataConfig", "EvalConfig", "GaLoreConfig", "HybridConfig", "LADDER",
+        "ModelConfig", "QLoRAConfig", "SOURCES", "SOURCE_NAME", "SourceConfig", "SweepConfig", "TAKEN",
+        "TinyConfig", "TrainingConfig", "apply", "find_setting", "flatten", "get", "is_source",
+        "own_source", "setting", "settings"
+    ],
+    "hub": [
+        "ABSENT", "EXAMPLE", "LOGIN", "REFUSED", "UNREACHABLE", "causes", "hub_commit", "hub_remedy",
+        "hub_token", "without_token"
+    ],
+    "inspect": [
+        "AGAIN", "KINDS", "SMALL_FILES", "WEIGHTS", "base_folder", "check_base", "inspect_base",
+        "load_from_model", "load_tokenizer", "read_configuration"
     ],
     "locks": [
-        "BEATS", "Held", "LEASE", "LockError", "STAGE", "TOKENS", "acquire", "hold", "holder", "joined",
-        "lock_environment", "lost", "ours", "read_lock", "this_host", "tokens", "whole_or_part"
+        "BEATS", "Held", "LEASE", "LockError", "STAGE", "TOKENS", "acquire", "go_along", "held", "hold",
+        "holder", "joined", "lock_environment", "lock_holder", "locked", "lost", "ours", "read_lock",
+        "still_ours", "this_host", "tokens", "whole_or_part"
     ],
     "look": [
-        "COLOURS", "LABELS", "clock", "duration", "in_short", "invented", "listed", "markdown_table",
-        "nearest", "open_axes", "shown", "signed", "subplots", "text_table"
+        "COLOURS", "ConfigError", "GemmaPeftError", "LABELS", "SPARE", "clock", "colour", "duration",
+        "in_short", "invented", "label", "listed", "markdown_table", "nearest", "open_axes", "shown",
+        "signed", "subplots", "text_table"
     ],
-    "settings": [
-        "Config", "ConfigError", "ControlsConfig", "DataConfig", "EvalConfig", "GaLoreConfig",
-        "GemmaPeftError", "HybridConfig", "LADDER", "MODEL", "MemoryMeter", "ModelConfig", "OWN_WORDS",
-        "PACKAGES", "PARAMETERS", "PROFILES", "QLoRAConfig", "Run", "SOURCES", "STAGES", "SUFFIXES",
-        "SourceConfig", "Stage", "SweepConfig", "TOKENIZER", "TinyConfig", "TrainingConfig", "anchored",
-        "apply", "base_inputs", "code_hash", "commit", "contradictions", "file_hash", "fingerprint",
-        "flatten", "from_here", "get", "gone_inputs", "hardware", "held", "here", "hub_commit", "hub_token",
-        "is_local", "joined", "layered", "local_path", "lock_holder", "locked", "makers", "missing_inputs",
-        "other_version", "outside_files", "package_folder", "package_versions", "patch_to",
-        "profile_values", "provenance", "public", "read_text", "recorded_values", "recording",
-        "repository_root", "resolve", "run_folder", "runs_folder", "seed_everything", "setting", "settings",
-        "stage", "stage_inputs", "stage_settings", "stage_state", "tracks", "training_inputs",
-        "unknown_parameters", "untracked", "writer", "writing"
+    "machine": [
+        "MemoryMeter", "PACKAGES", "code_hash", "commit", "hardware", "other_version", "package_versions",
+        "provenance", "rss_peak_bytes", "seed_everything"
+    ],
+    "paths": [
+        "OWN_WORDS", "SUFFIXES", "file_hash", "fingerprint", "from_here", "here", "is_local",
+        "ladder_names", "local_path", "notebooks_folder", "package_folder", "public", "read_benchmark",
+        "read_text", "repository_root", "run_folder", "runs_folder", "typed", "writing"
+    ],
+    "profiles": [
+        "PARAMETERS", "PROFILES", "anchored", "changed_settings", "contradictions", "earlier_overrides",
+        "executed_cells", "flat", "layered", "local_paths", "missing_inputs", "must_be_values", "nested",
+        "part_of", "profile_values", "read_record", "recorded_profile", "recorded_values", "resolve",
+        "unknown_parameters", "with_way_back"
+    ],
+    "run": [
+        "Run", "patch_to"
+    ],
+    "stages": [
+        "STAGES", "Stage", "makers", "stage_function", "stage_record", "tracks", "writer"
+    ],
+    "states": [
+        "MODEL", "TOKENIZER", "base_inputs", "gone_inputs", "outside_files", "recording", "stage",
+        "stage_files", "stage_inputs", "stage_settings", "stage_state", "training_inputs", "untracked"
+    ],
+    "toy": [
+        "BYTES", "GEMMA_CHAT_TEMPLATE", "SPECIAL", "altered_copy", "build_model", "build_tokenizer",
+        "learn_merges", "size_table", "tiny_config", "toy_gemma", "toy_multimodal"
     ],
 })

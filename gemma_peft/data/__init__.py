@@ -5,26 +5,38 @@
 from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
+    "files": [
+        "AGAIN", "JsonRows", "Unreadable", "arrow_records", "json_records", "kind_of", "table_records",
+        "text_encoding"
+    ],
+    "leakage": [
+        "HeldOut", "audit", "boilerplate", "fold", "leak", "near_kept", "ngram_hashes", "prompt_keys",
+        "repeats", "same_prompt", "words"
+    ],
     "reading": [
-        "COLUMNS", "FORMATS", "JsonRows", "Loaded", "OTHER_NAMES", "Unreadable", "arrow_records",
-        "check_columns", "data_files", "doubtful_files", "json_records", "kind_of", "read_rows",
-        "read_source", "saved_splits", "split_files", "table_records", "text_encoding"
+        "FORMATS", "Loaded", "check_columns", "data_files", "doubtful_files", "read_rows", "read_source",
+        "saved_splits", "split_files"
+    ],
+    "records": [
+        "CONTROL_TOKENS", "MAPPINGS", "ROLES", "Rejected", "SHAPES", "SHAPE_OF", "Shape", "shape_of",
+        "shapes_of", "to_messages", "unused"
     ],
     "samples": [
-        "CONTROL_TOKENS", "DEEPEST", "EXPECTED", "HeldOut", "MAPPINGS", "ROLES", "Rejected", "SAMPLE_FILES",
-        "SPLITS", "STATISTICS", "Stream", "USED", "audit", "boilerplate", "describe_samples", "fold",
-        "inspect_rows", "language", "length_rule", "most_letters", "near_kept", "ngram_hashes",
-        "prepare_data", "prompt_keys", "quantiles", "repeats", "same_prompt", "select", "to_messages",
-        "unused", "words", "write_rows"
+        "DEEPEST", "SAMPLE_FILES", "SPLITS", "STATISTICS", "Stream", "length_rule", "most_letters",
+        "prepare_data", "proportional", "select", "shortened", "write_rows"
+    ],
+    "statistics": [
+        "describe_samples", "inspect_rows", "language", "quantiles"
     ],
     "tiny": [
-        "ANIMAL", "BROKEN", "BYTES", "CHATS", "FOREIGN", "GEMMA_CHAT_TEMPLATE", "KINDS", "ONE_TURN",
-        "PERSON", "PRETRAIN_LENGTH", "REPEATED", "REQUESTS", "SPECIAL", "SYSTEMS", "TOOL", "Thing", "Topic",
-        "Trait", "VOICES", "alpaca_chat", "as_alpaca", "as_tulu", "as_ultrachat", "build_model",
-        "build_tokenizer", "conversations", "foreign_chat", "known_facts", "learn_merges", "make_model",
-        "make_records", "make_tiny", "make_world", "message", "pack", "passage", "pick", "plain_chat",
-        "planted", "pretrain", "pretraining_texts", "prose", "request", "restyled", "size_table", "speak",
-        "summary_of", "tale", "tiny_config", "toy_gemma", "toy_rows", "trait", "tulu_chat", "turns",
-        "ultrachat_chat", "upper", "wanted", "write_records"
+        "PRETRAIN_LENGTH", "known_facts", "make_model", "make_tiny", "pack", "pretrain", "summary_of",
+        "toy_rows", "wanted", "write_records"
+    ],
+    "world": [
+        "ANIMAL", "BROKEN", "CHATS", "FOREIGN", "KINDS", "ONE_TURN", "PERSON", "REPEATED", "REQUESTS",
+        "SYSTEMS", "TOOL", "Thing", "Topic", "Trait", "VOICES", "alpaca_chat", "as_alpaca", "as_tulu",
+        "as_ultrachat", "conversations", "foreign_chat", "make_records", "make_world", "message", "passage",
+        "pick", "plain_chat", "planted", "pretraining_texts", "prose", "request", "restyled", "speak",
+        "tale", "trait", "tulu_chat", "turns", "ultrachat_chat", "upper"
     ],
 })

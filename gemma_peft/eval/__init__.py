@@ -6,12 +6,23 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "answers": [
-        "ARMS", "DECODERS", "DEFINITIONS", "GROUP_KEYS", "MODELS", "RESAMPLES", "STOP_TOKENS",
-        "answer_batch", "answer_progress", "batch_noise", "bleu4", "bleu4_metric", "bleu4_signature",
-        "cut_at_stop", "drop_parts", "evaluate_model", "evaluate_models", "generate_answers", "greedy",
-        "left_pad", "make_decoder", "model_files", "parts_folder", "plot_scores", "read_parts",
-        "results_file", "rouge_l", "rouge_l_metric", "rounded", "score", "score_table", "show_scores",
-        "stop_token_ids", "where_it_fits"
+        "ARMS", "GROUP_KEYS", "MEANINGS", "MODELS", "RESAMPLES", "answer_progress", "drop_parts",
+        "evaluate_model", "evaluate_models", "is_mix", "model_files", "parts_folder", "plot_groups",
+        "results_file", "score", "score_table", "show_scores"
+    ],
+    "batches": [
+        "DECODERS", "Failing", "LAUGHS", "STOP_TOKENS", "answer_batch", "batch_noise", "cut_at_stop",
+        "generate_answers", "greedy", "laughing_row", "laughing_tokenizer", "laughing_toy", "left_pad",
+        "make_decoder", "read_parts", "stop_token_ids", "where_it_fits"
+    ],
+    "comparisons": [
+        "COMPARED", "FIGURES", "LOSS", "NO_INTERVAL", "compare", "decide", "holm", "holm_p", "how_much",
+        "no_difference", "p_to_correct", "paired_bootstrap", "plot_differences", "randomisation_test",
+        "swapped", "without_zero"
+    ],
+    "definitions": [
+        "DEFINITIONS", "EVALUATE", "definitions_table", "evaluate_scores", "other_definitions",
+        "plot_definitions"
     ],
     "generation": [
         "ATTENTION", "Decoder", "DecodingState", "FixedCache", "GreedyDecoder", "KeptDecoder", "LOOK_EVERY",
@@ -19,19 +30,18 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "step_masks", "synchronise"
     ],
     "measures": [
-        "SEEN", "TEXT", "answer_seen", "as_letters", "as_prompt", "gap", "general_texts", "measure_model",
-        "text_rows", "training_sample"
+        "CONTROL_NAMES", "SEEN", "TEXT", "answer_seen", "as_letters", "as_prompt", "gap", "general_texts",
+        "measure_model", "text_rows", "training_sample"
     ],
     "metrics": [
-        "Answers", "BLEU_COLUMNS", "CHRF_COLUMNS", "COLUMNS", "DEFINITIONS", "LENGTH_BANDS", "METRICS",
-        "NEEDS", "RATIOS", "TURN_BANDS", "add_up", "answer_statistics", "definitions_table", "distinct",
-        "figures", "group_figures", "groups", "has_foreign_letters", "measure", "other_definitions",
-        "plot_definitions", "prompt_units", "rouge_l_each"
+        "Answers", "BLEU_COLUMNS", "CHRF_COLUMNS", "COLUMNS", "LENGTH_BANDS", "METRICS", "NEEDS", "RATIOS",
+        "TURN_BANDS", "add_up", "answer_statistics", "bleu4", "bleu4_signature", "distinct", "figures",
+        "group_figures", "groups", "has_foreign_letters", "in_order", "measure", "prompt_units", "rouge_l",
+        "rouge_l_each", "rounded"
     ],
     "statistics": [
-        "COMPARED", "FEWEST", "LOSS", "NO_INTERVAL", "add_intervals", "bootstrap_interval", "compare",
-        "computable", "decide", "detectable", "holm", "intervals", "observed", "over_seeds", "p_to_correct",
-        "paired_bootstrap", "plot_differences", "randomisation_test", "resample_counts", "resampled",
-        "seed_draws", "swapped", "t_quantile", "too_few", "without_zero"
+        "FEWEST", "add_intervals", "bootstrap_interval", "computable", "detectable", "intervals",
+        "invented_answers", "invented_scores", "observed", "over_seeds", "resample_counts", "resampled",
+        "seed_draws", "t_quantile", "too_few"
     ],
 })

@@ -6,14 +6,22 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "adamw": [
-        "Bucket", "CHOICES", "CHUNK", "GaLoreAdamW", "KEYS", "LARGE_CHUNK", "LAYERWISE", "STRUCTURE",
-        "chunks", "group_problems"
+        "GaLoreAdamW", "LAYERWISE"
+    ],
+    "adapter": [
+        "export_lora", "low_rank_factors"
     ],
     "bench": [
-        "GEMMA_1B", "LOSS_CASES", "allocated_gib", "exact_bases", "measure_loss", "measure_micro_batches",
+        "Bench", "EIGHT_BITS", "GALORE_BENCHES", "GEMMA_1B", "LOSS_CASES", "SMALL_GEMMA", "allocated_gib",
+        "bench_loss", "bench_micro_batches", "bench_peak", "bench_step", "bench_step_8bit",
+        "bench_subspace", "benched_gemma", "exact_bases", "measure_loss", "measure_micro_batches",
         "measure_peak", "measure_step", "measure_subspace", "part_gradients", "peak_cases", "random_gemma",
-        "read_results", "reference_optimizer", "same_shape", "seconds", "step_cases", "synchronise",
-        "weights_and_gradients", "write_results"
+        "reference_optimizer", "same_shape", "seconds", "step_cases", "synchronise", "trial_run",
+        "weights_and_gradients"
+    ],
+    "buckets": [
+        "Bucket", "CHOICES", "CHUNK", "DEFAULTS", "KEYS", "Key", "LARGE_CHUNK", "STRUCTURE", "chunks",
+        "group_problems", "parameter_problems"
     ],
     "kernels": [
         "PROJECT_TILE", "SLOWER", "WRITE_TILE", "addresses", "project_kernel", "usable", "why_unusable",
@@ -29,7 +37,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "stochastic_round"
     ],
     "train": [
-        "GaLoreAdamW", "as_saved", "export_lora", "galore_groups", "galore_model", "galore_optimizer",
-        "kernels_missing", "low_rank_factors", "save_model", "state_gib", "train_galore", "train_weights"
+        "as_saved", "galore_groups", "galore_model", "galore_optimizer", "kernels_missing", "save_model",
+        "state_gib", "train_galore", "train_weights"
     ],
 })

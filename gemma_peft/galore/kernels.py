@@ -8,6 +8,7 @@ __all__ = ['PROJECT_TILE', 'WRITE_TILE', 'SLOWER', 'addresses', 'project_kernel'
 # %% ../../nbs/05c_kernels.ipynb #db4d642f
 import warnings
 from functools import cache
+
 import torch
 
 from ..training import out_of_memory
@@ -22,9 +23,12 @@ except ImportError:
 
 # %% ../../nbs/05c_kernels.ipynb #faf70ac2
 @triton.jit
-def _project_kernel(grads, basis, exp_avg, exp_avg_sq, direction,            # addresses; (n, length, rank); three times (n, rank, width) by strides
-                    length, width, rank, g_length, g_width, m_rank, m_width, beta1, beta2, eps,
-                    ADAM: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_D: tl.constexpr):
+def _project_kernel(
+        grads, basis,                             # addresses of gradients; (n, length, rank)
+        exp_avg, exp_avg_sq, direction,           # (n, rank, width) by strides
+        length, width, rank, g_length, g_width, m_rank, m_width, beta1, beta2, eps,
+        ADAM: tl.constexpr, ALIGNED: tl.constexpr,
+        BLOCK_R: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_D: tl.constexpr):
     "One tile of R = P^T G, (BLOCK_R, BLOCK_W), and Adam on it."
     w = tl.program_id(0) * BLOCK_W + tl.arange(0, BLOCK_W)[None, :]
     r = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
@@ -36,7 +40,8 @@ def _project_kernel(grads, basis, exp_avg, exp_avg_sq, direction,            # a
     for start in range(0, length, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
         p = tl.load(basis + d[None, :] * rank + r, mask=(d[None, :] < length) & (r < rank), other=0.)
-        x = tl.load(g + d[:, None] * g_length + w * g_width, mask=(d[:, None] < length) & (w < width), other=0.)
+        there = (d[:, None] < length) & (w < width)
+        x = tl.load(g + d[:, None] * g_length + w * g_width, mask=there, other=0.)
         low = tl.dot(p, x, low)
     where, inside = i * rank * width + r * m_rank + w * m_width, (r < rank) & (w < width)
     if ADAM:
@@ -52,14 +57,16 @@ def addresses(
     tensors: list,   # on one GPU
 ):                   # int64, (n,), on that GPU, and whether all are multiples of 16
     "Where tensors lie, sent over without waiting for the GPU."
-    found = [t.data_ptr() for t in tensors]
-    return torch.tensor(found).pin_memory().to(tensors[0].device, non_blocking=True), all(a % 16 == 0 for a in found)
+    places = [t.data_ptr() for t in tensors]
+    sent = torch.tensor(places).pin_memory().to(tensors[0].device, non_blocking=True)
+    return sent, all(place % 16 == 0 for place in places)
 
 def _power_of_2(n: int, low: int, high: int) -> int:
     "The next power of two from `n` on, within limits."
     return min(high, max(low, 1 << (n - 1).bit_length()))
 
-PROJECT_TILE = dict(BLOCK_W=64, BLOCK_D=64, num_warps=4, num_stages=3)       # the fastest of those tried on an H200
+# the fastest of those tried on an H200
+PROJECT_TILE = dict(BLOCK_W=64, BLOCK_D=64, num_warps=4, num_stages=3)
 
 # %% ../../nbs/05c_kernels.ipynb #25ffcc4f
 def project_kernel(
@@ -69,11 +76,13 @@ def project_kernel(
     moments=None,      # (exp_avg, exp_avg_sq) in fp32, (n, rank, cols) or (n, rows, rank): updated in place
     betas=(0., 0.),
     eps: float = 0.,
-):                     # with moments Adam's direction in bf16, without them the projection in fp32; shaped as they are
+):                     # with moments Adam's direction in bf16, without them the projection in fp32
     "Project a list of gradients, and make Adam's step in the subspace."
     n, (rows, cols), rank, basis = len(grads), grads[0].shape, basis.shape[-1], basis.contiguous()
     length, width = (cols, rows) if right else (rows, cols)
-    direction = torch.empty((n, rows, rank) if right else (n, rank, cols), device=basis.device, dtype=basis.dtype if moments else torch.float32)
+    low_shape = (n, rows, rank) if right else (n, rank, cols)
+    dtype = basis.dtype if moments else torch.float32
+    direction = torch.empty(low_shape, device=basis.device, dtype=dtype)
     m, v = moments or (direction, direction)
     grads = [g.contiguous() for g in grads]
     where, aligned = addresses(grads)
@@ -81,7 +90,8 @@ def project_kernel(
     grid = (triton.cdiv(width, tile["BLOCK_W"]), triton.cdiv(rank, tile["BLOCK_R"]), n)
     strides = (1, cols, 1, rank) if right else (cols, 1, cols, 1)
     with torch.cuda.device(basis.device):
-        _project_kernel[grid](where, basis, m, v, direction, length, width, rank, *strides, *betas, eps, ADAM=moments is not None, ALIGNED=aligned, **tile)
+        _project_kernel[grid](where, basis, m, v, direction, length, width, rank, *strides, *betas, eps,
+                              ADAM=moments is not None, ALIGNED=aligned, **tile)
     return direction
 
 # %% ../../nbs/05c_kernels.ipynb #0bf4fa7b
@@ -94,8 +104,12 @@ def _noise(x):
 
 # %% ../../nbs/05c_kernels.ipynb #626c00f0
 @triton.jit
-def _write_kernel(weights, left, right, keys, extra, rows, cols, rank, r_rank, r_cols, step_size, decay,     # addresses; (n, rows, rank); (n, rank, cols) by strides
-                  ROUNDING: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
+def _write_kernel(
+        weights, keys, extra,                     # addresses; (n,); (n, rows, cols)
+        left, right,                              # (n, rows, rank); (n, rank, cols) by strides
+        rows, cols, rank, r_rank, r_cols, step_size, decay,
+        ROUNDING: tl.constexpr, ALIGNED: tl.constexpr,
+        BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
     "One tile of the weights, (BLOCK_M, BLOCK_N): w - step_size left @ right, decay, rounding."
     i = tl.program_id(0).to(tl.int64)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
@@ -119,8 +133,10 @@ def _write_kernel(weights, left, right, keys, extra, rows, cols, rank, r_rank, r
     new -= decay * new
     if ROUNDING == "stochastic":
         noise = _noise((index ^ tl.load(keys + i)).to(tl.uint32, bitcast=True))
-        rounded = ((new.to(tl.uint32, bitcast=True) + noise) & 0xFFFF0000).to(tl.float32, bitcast=True).to(tl.bfloat16)
-        rounded = tl.where(new == new, rounded, new.to(tl.bfloat16))               # NaN stays NaN: with noise its bits would wrap around to zero
+        bits = (new.to(tl.uint32, bitcast=True) + noise) & 0xFFFF0000
+        rounded = bits.to(tl.float32, bitcast=True).to(tl.bfloat16)
+        # NaN stays: with noise its bits would wrap around to zero
+        rounded = tl.where(new == new, rounded, new.to(tl.bfloat16))
     elif ROUNDING == "kahan":
         change = (new - old) - tl.load(extra, mask=inside, other=0.).to(tl.float32)
         rounded = (old + change).to(tl.bfloat16)
@@ -137,11 +153,11 @@ def write_kernel(
     params: list,        # bf16 weights of one shape, (rows, cols) each, contiguous: changed in place
     basis,               # bf16, (n, rows or cols, rank)
     direction,           # bf16, (n, rank, cols) or (n, rows, rank)
-    right: bool,
+    right: bool,         # columns are projected
     step_size: float,    # what the direction is multiplied with
     decay: float,        # learning rate x weight decay, applied after the step
     rounding: str,       # one of precision.ROUNDINGS
-    keys,                # int32, (n,), on the CPU: precision.noise_keys
+    keys,                # int32, (n,), on the CPU: of training.noise_keys
     extra=None,          # (n, rows, cols): fp32 masters, or what Kahan lost in bf16; changed in place
 ):
     "Multiply the direction back and add it to the weights."
@@ -149,11 +165,11 @@ def write_kernel(
     where, aligned = addresses(params)
     keys = keys.pin_memory().to(basis.device, non_blocking=True)
     a, b = (t.contiguous() for t in ((direction, basis) if right else (basis, direction)))
-    tile = dict(BLOCK_K=_power_of_2(rank, 16, 64), **WRITE_TILE)
+    tile, strides = dict(BLOCK_K=_power_of_2(rank, 16, 64), **WRITE_TILE), (1, rank) if right else (cols, 1)
     grid = (n, triton.cdiv(cols, tile["BLOCK_N"]), triton.cdiv(rows, tile["BLOCK_M"]))
     with torch.cuda.device(basis.device):
-        _write_kernel[grid](where, a, b, keys, direction if extra is None else extra, rows, cols, rank, *((1, rank) if right else (cols, 1)), step_size, decay,
-                            ROUNDING=rounding, ALIGNED=aligned, **tile)
+        _write_kernel[grid](where, keys, direction if extra is None else extra, a, b, rows, cols, rank,
+                            *strides, step_size, decay, ROUNDING=rounding, ALIGNED=aligned, **tile)
 
 # %% ../../nbs/05c_kernels.ipynb #4cfc0faa
 @cache
@@ -173,5 +189,5 @@ SLOWER = "GaLore steps in PyTorch's operations, more slowly: its kernels cannot 
 def usable(device) -> bool:
     "Whether the kernels serve on this GPU; a warning says why not."
     why = why_unusable(device)
-    if why: warnings.warn(SLOWER(why))
+    if why: warnings.warn(SLOWER(why), stacklevel=2)
     return not why

@@ -7,24 +7,27 @@ __all__ = ['ROUNDINGS', 'BLOCK_8BIT', 'BLOCK_4BIT', 'stochastic_round', 'round_w
 
 # %% ../../nbs/05b_precision.ipynb #81c84879
 import math
+
 import torch
 
-from ..training import hash32, noise_keys, on_default_stream
+from ..training import hash32, on_default_stream
 
 # %% ../../nbs/05b_precision.ipynb #b97d6690
 def stochastic_round(
     x,      # fp32, (n, ...)
     keys,   # int32, (n,): one a matrix
 ):          # bf16, the same shape
-    "Round to bf16 at random, away from zero with the share of the gap that is covered; infinities and NaN stay."
+    "Round to bf16 at random, away from zero with the share of the gap covered; infinities and NaN stay."
     index = torch.arange(x[0].numel(), dtype=torch.int32, device=x.device)
-    noise = hash32(index ^ keys[:, None]) & 0xFFFF                                       # (n, numel)
+    noise = hash32(index ^ keys[:, None]) & 0xFFFF                              # (n, numel)
     bits = x.contiguous().view(torch.int32).view(len(x), -1)
-    rounded = (bits + noise & -65536).view(torch.float32).view_as(x)                     # -65536 keeps the upper 16 bits
+    # -65536 keeps the upper 16 bits
+    rounded = (bits + noise & -65536).view(torch.float32).view_as(x)
     return torch.where(x.isfinite(), rounded, x).bfloat16()
 
 # %% ../../nbs/05b_precision.ipynb #1ad55a18
-ROUNDINGS = ("nearest", "stochastic", "kahan", "master")      # 0, 0, 2 and 4 bytes a weight beside its own two
+# beside a weight's own two bytes they take 0, 0, 2 and 4
+ROUNDINGS = ("nearest", "stochastic", "kahan", "master")
 
 def round_weights(
     old,             # the weights before the step in fp32 (with masters: the masters), (n, ...)
@@ -45,55 +48,72 @@ BLOCK_8BIT, BLOCK_4BIT = 256, 64
 
 class Stored:
     "A stack of tensors of one shape, as they are. `parts` are the plain tensors that a checkpoint holds."
-    def __init__(self, n: int, shape, dtype, device): self.parts = {"": torch.zeros(n, *shape, dtype=dtype, device=device)}
+    def __init__(self, n: int, shape, dtype, device):
+        self.parts = {"": torch.zeros(n, *shape, dtype=dtype, device=device)}
     def get(self, s: slice):
         "Entries `s`: (n, *shape), a view."
         return self.parts[""][s]
     def put(self, s: slice, value):
         "Replace entries `s` by `value`, (n, *shape)."
-        if value.data_ptr() != self.get(s).data_ptr(): self.parts[""][s] = value           # a view that was changed in place is here already
+        # a view that was changed in place is here already
+        if value.data_ptr() != self.get(s).data_ptr(): self.parts[""][s] = value
 
 def _padded(x, length: int):
     "Flattened to (n, length), with zeros at the end."
     return torch.nn.functional.pad(x.reshape(len(x), -1), (0, length - x[0].numel())).contiguous()
 
+def _codes(n: int, length: int, block: int, bits: int, device) -> dict:
+    "Room for `n` padded tensors in few bits, with a scale for every block."
+    return {"": torch.zeros(n, length * bits // 8, dtype=torch.uint8, device=device),
+            "_absmax": torch.zeros(n, length // block, device=device)}
+
 # %% ../../nbs/05b_precision.ipynb #d7f61f42
 class Stored8bit:
-    "A stack of tensors in 8 bits a number (bitsandbytes' blockwise dynamic quantisation); unsigned ones by their square roots."
+    "A stack of tensors in 8 bits a number (bitsandbytes' dynamic blocks); unsigned ones by their roots."
     def __init__(self, n: int, shape, signed: bool, device):
         from bitsandbytes.functional import create_dynamic_map
         self.shape, self.signed, self.size = shape, signed, math.prod(shape)
         self.length = math.ceil(self.size / BLOCK_8BIT) * BLOCK_8BIT
         self.code = create_dynamic_map(signed=signed).to(device)
-        self.parts = {"": torch.zeros(n, self.length, dtype=torch.uint8, device=device), "_absmax": torch.zeros(n, self.length // BLOCK_8BIT, device=device)}
+        self.parts = _codes(n, self.length, BLOCK_8BIT, 8, device)
     def get(self, s: slice):
         "Entries `s` in fp32: (n, *shape), a copy."
         from bitsandbytes.functional import dequantize_blockwise
-        x = dequantize_blockwise(self.parts[""][s], absmax=self.parts["_absmax"][s].flatten(), code=self.code, blocksize=BLOCK_8BIT)
+        absmax = self.parts["_absmax"][s].flatten()
+        x = dequantize_blockwise(self.parts[""][s], absmax=absmax, code=self.code, blocksize=BLOCK_8BIT)
         x = x.view(-1, self.length)[:, :self.size].reshape(-1, *self.shape)
         return x if self.signed else x.square()
     def put(self, s: slice, value):
         "Replace entries `s` by `value`, (n, *shape)."
         from bitsandbytes.functional import quantize_blockwise
-        with on_default_stream(): codes, state = quantize_blockwise(_padded(value if self.signed else value.sqrt(), self.length), code=self.code, blocksize=BLOCK_8BIT)
-        self.parts[""][s], self.parts["_absmax"][s] = codes.view(-1, self.length), state.absmax.view(-1, self.length // BLOCK_8BIT)
+        with on_default_stream():
+            value = _padded(value if self.signed else value.sqrt(), self.length)
+            codes, state = quantize_blockwise(value, code=self.code, blocksize=BLOCK_8BIT)
+        self.parts[""][s] = codes.view(-1, self.length)
+        self.parts["_absmax"][s] = state.absmax.view(-1, self.length // BLOCK_8BIT)
 
 # %% ../../nbs/05b_precision.ipynb #e04db038
 class Stored4bit:
     "A stack of tensors in 4 bits a number (bitsandbytes' NF4), read in `dtype`."
     def __init__(self, n: int, shape, dtype, device):
-        self.shape, self.size, self.dtype = shape, math.prod(shape), dtype
         from bitsandbytes.functional import get_4bit_type
-        self.length, self.code = math.ceil(self.size / BLOCK_4BIT) * BLOCK_4BIT, get_4bit_type("nf4", device=device)
-        self.parts = {"": torch.zeros(n, self.length // 2, dtype=torch.uint8, device=device), "_absmax": torch.zeros(n, self.length // BLOCK_4BIT, device=device)}
+        self.shape, self.size, self.dtype = shape, math.prod(shape), dtype
+        self.length = math.ceil(self.size / BLOCK_4BIT) * BLOCK_4BIT
+        self.code = get_4bit_type("nf4", device=device)
+        self.parts = _codes(n, self.length, BLOCK_4BIT, 4, device)
     def get(self, s: slice):
         "Entries `s` in `dtype`: (n, *shape), a copy."
         from bitsandbytes.functional import QuantState, dequantize_4bit
         packed, absmax = self.parts[""][s], self.parts["_absmax"][s]
-        state = QuantState(absmax.flatten(), shape=torch.Size((len(packed), self.length)), blocksize=BLOCK_4BIT, quant_type="nf4", dtype=torch.float32, code=self.code)
-        return dequantize_4bit(packed.reshape(-1, 1), state)[:, :self.size].reshape(-1, *self.shape).to(self.dtype)
+        state = QuantState(absmax.flatten(), shape=torch.Size((len(packed), self.length)), code=self.code,
+                           blocksize=BLOCK_4BIT, quant_type="nf4", dtype=torch.float32)
+        x = dequantize_4bit(packed.reshape(-1, 1), state)[:, :self.size]
+        return x.reshape(-1, *self.shape).to(self.dtype)
     def put(self, s: slice, value):
         "Replace entries `s` by `value`, (n, *shape)."
         from bitsandbytes.functional import quantize_4bit
-        with on_default_stream(): packed, state = quantize_4bit(_padded(value.float(), self.length), blocksize=BLOCK_4BIT, quant_type="nf4")
-        self.parts[""][s], self.parts["_absmax"][s] = packed.view(-1, self.length // 2), state.absmax.view(-1, self.length // BLOCK_4BIT)
+        with on_default_stream():
+            value = _padded(value.float(), self.length)
+            packed, state = quantize_4bit(value, blocksize=BLOCK_4BIT, quant_type="nf4")
+        self.parts[""][s] = packed.view(-1, self.length // 2)
+        self.parts["_absmax"][s] = state.absmax.view(-1, self.length // BLOCK_4BIT)

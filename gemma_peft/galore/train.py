@@ -4,26 +4,24 @@
 
 # %% auto #0
 __all__ = ['galore_model', 'galore_groups', 'kernels_missing', 'galore_optimizer', 'state_gib', 'as_saved', 'save_model',
-           'train_weights', 'train_galore', 'low_rank_factors', 'export_lora', 'GaLoreAdamW']
+           'train_weights', 'train_galore']
 
 # %% ../../nbs/05_galore.ipynb #22010a8a
+from ..core import (GemmaPeftError, Run, freeze_all_but_linear, linear_layers, load_tokenizer,
+                             save_base_files, stage)
 from . import kernels
-from ..core import (freeze_all_but_linear, linear_layers, load_tokenizer, save_base_files,
-                             GemmaPeftError, Run, stage)
 from .adamw import GaLoreAdamW
-from ..training import (galore_storage, compute_settings, fit, free_memory, load_base, load_model,
+from ..training import (MODES, compute_settings, fit, free_memory, galore_storage, load_base,
                                  validation_loss)
-from ..qlora import lora_config, save_adapter
-
-# %% ../../nbs/05_galore.ipynb #36e9af8f
-_all_ = ["GaLoreAdamW"]
 
 # %% ../../nbs/05_galore.ipynb #5306c1ee
 def galore_model(run: Run):
     "The base model with the weights that train unfrozen, in galore.weight_dtype."
     import torch
     asked, computed = run.config.galore.weight_dtype, compute_settings(run)["dtype"]
-    if asked == "bfloat16" and computed != asked: raise GemmaPeftError(f"galore.weight_dtype = 'bfloat16', but this machine computes in {computed}; use `--set galore.weight_dtype=auto`")
+    if asked == "bfloat16" and computed != asked: raise GemmaPeftError(
+        f"galore.weight_dtype = 'bfloat16', but this machine computes in {computed}; "
+        "use `--set galore.weight_dtype=auto`")
     model = load_base(run)
     freeze_all_but_linear(model)
     for p in model.parameters():
@@ -40,12 +38,16 @@ def galore_groups(
     g, linear = run.config.galore, {f"{n}.weight" for n in linear_layers(model)}
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
     sides = [min(p.shape) for n, p in named.items() if n in linear]
-    if g.rank > max(sides): raise GemmaPeftError(f"galore.rank = {g.rank} is larger than every matrix's shorter side (at most {max(sides)}); "
-                                                 f"nothing would be projected. Use `--set galore.rank={max(1, min(sides) // 4)}`")
-    if small := sum(side < g.rank for side in sides): run.warn(f"galore.rank = {g.rank} exceeds the shorter side of {small} matrices (at least {min(sides)}); plain AdamW trains those")
-    fits = lambda n, p: n in linear and min(p.shape) >= g.rank
-    rest = [p for n, p in named.items() if not fits(n, p)]
-    projected = dict(params=[p for n, p in named.items() if fits(n, p)], rank=g.rank, update_proj_gap=g.update_proj_gap, scale=g.scale, proj_type=g.proj_type)
+    if g.rank > max(sides): raise GemmaPeftError(
+        f"galore.rank = {g.rank} is larger than every matrix's shorter side (at most {max(sides)}); "
+        f"nothing would be projected. Use `--set galore.rank={max(1, min(sides) // 4)}`")
+    if small := sum(side < g.rank for side in sides): run.warn(
+        f"galore.rank = {g.rank} exceeds the shorter side of {small} matrices (at least {min(sides)}); "
+        "plain AdamW trains those")
+    large = {n for n, p in named.items() if n in linear and min(p.shape) >= g.rank}
+    projected = dict(params=[p for n, p in named.items() if n in large], rank=g.rank,
+                     update_proj_gap=g.update_proj_gap, scale=g.scale, proj_type=g.proj_type)
+    rest = [p for n, p in named.items() if n not in large]
     return [projected] + ([dict(params=rest)] if rest else [])
 
 # %% ../../nbs/05_galore.ipynb #5fb8ce04
@@ -63,16 +65,24 @@ def galore_optimizer(
     mode=None,              # steps.Mode; None: plain
 ) -> GaLoreAdamW:
     "The optimiser that the run's settings ask for."
-    from gemma_peft.training import MODES
     g, t, storage = run.config.galore, run.config.training, galore_storage(run.config, mode or MODES["plain"])
     if why := kernels_missing(run, model): run.warn(kernels.SLOWER(why))
-    return GaLoreAdamW(galore_groups(run, model), lr=learning_rate, betas=(g.beta1, g.beta2), eps=g.eps, weight_decay=t.weight_decay, subspace=g.subspace, rounding=g.rounding,
-                       max_grad_norm=t.max_grad_norm or None if storage["layerwise"] == "backward" else None, seed=run.config.seed, **storage)
+    clip = t.max_grad_norm or None
+    return GaLoreAdamW(
+        galore_groups(run, model), lr=learning_rate, betas=(g.beta1, g.beta2), eps=g.eps,
+        weight_decay=t.weight_decay, subspace=g.subspace, rounding=g.rounding, seed=run.config.seed,
+        max_grad_norm=clip if storage["layerwise"] == "backward" else None, **storage)
 
 # %% ../../nbs/05_galore.ipynb #eb9626e1
-def state_gib(optimizer: GaLoreAdamW) -> float:
-    "GiB of the optimiser's state."
-    return sum(t.numel() * t.element_size() for b in optimizer.buckets() for t in b.tensors().values()) / 2**30
+def state_gib(
+    optimizer,     # GaLoreAdamW, or any other of PyTorch's kind
+) -> float:
+    "GiB of an optimiser's state."
+    import torch
+    buckets = optimizer.buckets() if hasattr(optimizer, "buckets") else []
+    states = [b.tensors() for b in buckets] or list(optimizer.state.values())
+    tensors = [t for state in states for t in state.values() if torch.is_tensor(t)]
+    return sum(t.numel() * t.element_size() for t in tensors) / 2**30
 
 # %% ../../nbs/05_galore.ipynb #faddba02
 def as_saved(run: Run, model):
@@ -95,12 +105,13 @@ def save_model(
         save_base_files(run, folder, method, metrics)
 
 # %% ../../nbs/05_galore.ipynb #a951e3b1
-def _state_meter(found: dict):
-    "A callback that puts the size of the optimiser's state into `found`; it holds on to no optimiser."
+def _state_meter(sizes: dict):
+    "A callback that puts the size of the optimiser's state into `sizes`; it holds on to no optimiser."
     from transformers import TrainerCallback
     class StateMeter(TrainerCallback):
         def on_train_end(self, args, state, control, optimizer=None, **kwargs):
-            found["optimizer_state_gib"] = round(state_gib(getattr(optimizer, "optimizer", optimizer)), 4)
+            inner = getattr(optimizer, "optimizer", optimizer)          # accelerate wraps it
+            sizes["optimizer_state_gib"] = round(state_gib(inner), 4)
     return StateMeter()
 
 def train_weights(
@@ -109,81 +120,24 @@ def train_weights(
     validation: list[dict],   # validation rows
 ) -> dict:                    # metrics
     "Train the linear layers on `rows` with GaLore and save the model in models/galore/final."
-    found = {}
+    noted = {}
     def optimizer(model, *options):
-        found["kernels_reason"] = kernels_missing(run, model) or None
+        noted["kernels_reason"] = kernels_missing(run, model) or None
         return galore_optimizer(run, model, *options)
     model, metrics = fit(run, "galore", rows, lambda: galore_model(run), run.config.galore.learning_rate,
-                         make_optimizer=optimizer, callbacks=[_state_meter(found)])
+                         make_optimizer=optimizer, callbacks=[_state_meter(noted)])
     tokenizer = load_tokenizer(run)
-    metrics |= found
+    metrics |= noted
     metrics["validation_loss"] = validation_loss(as_saved(run, model), validation, tokenizer.pad_token_id)
     save_model(run, model, tokenizer, "models/galore/final", "galore", metrics)
     run.write_json("results/metrics/galore_metrics.json", metrics)
-    del model; free_memory()
+    del model
+    free_memory()
     return metrics
 
 # %% ../../nbs/05_galore.ipynb #0b25ba9e
 @stage("galore", result=lambda run: run.read_json("results/metrics/galore_metrics.json"))
 def train_galore(run: Run) -> dict:
     "The GaLore arm: a model in models/galore/final, figures in results/metrics/galore_metrics.json."
-    return train_weights(run, run.read_json("data/processed/train_processed.json"), run.read_json("data/processed/validation_processed.json"))
-
-# %% ../../nbs/05_galore.ipynb #5d621702
-def low_rank_factors(
-    update,        # W - W0, (out, in)
-    rank: int,
-) -> tuple:        # lora_B (out, rank), lora_A (rank, in), and the share of the update's norm that is lost
-    "The best factors of an update: B A is nearest to it of all matrices of this rank."
-    import torch
-    u, s, vh = torch.linalg.svd(update.float(), full_matrices=False)
-    root, lost = s[:rank].sqrt(), s[rank:].square().sum().sqrt() / s.square().sum().sqrt().clamp_min(1e-30)
-    return u[:, :rank] * root, root[:, None] * vh[:rank], float(lost)
-
-# %% ../../nbs/05_galore.ipynb #589e5330
-def _changed_elsewhere(base, tuned: dict, modules: list[str]) -> str:
-    "The first parameter outside these modules that training changed; empty where there is none."
-    others = ((n, p) for n, p in base.named_parameters() if n.removesuffix(".weight") not in modules)
-    return next((n for n, p in others if not p.equal(tuned[n])), "")
-
-def _fill(layer, factors: tuple):
-    "Give an adapted layer these factors; with fewer directions than the adapter's rank the rest is zero."
-    for adapter, factor in zip((layer.lora_B, layer.lora_A), factors):
-        weight = adapter["default"].weight.data
-        weight.zero_()[tuple(slice(k) for k in factor.shape)] = factor
-
-def _capped(run: Run, rank: int, shapes: list) -> int:
-    "A rank that a matrix can have. Raises GemmaPeftError below 1."
-    largest = max(min(s) for s in shapes)
-    if rank < 1: raise GemmaPeftError(f"rank = {rank} must be from 1 to {largest}, a matrix's most directions")
-    if rank > largest: run.warn(f"rank = {rank}, but no matrix has more than {largest} directions; "
-                                f"the adapter has rank {largest}, which loses nothing")
-    return min(rank, largest)
-
-# %% ../../nbs/05_galore.ipynb #2e1b6f08
-def export_lora(
-    run: Run,
-    rank: int = 64,                      # directions of the adapter; a narrower matrix is stored whole
-    name: str = "models/galore/lora",    # a folder of the run
-) -> dict:      # relative_error of all matrices together and of each; also in the folder's galore_update.json
-    "Write GaLore's update as a LoRA adapter (peft) for the base model, with the error it leaves."
-    from peft import get_peft_model
-    tuned, base = dict(load_model(run, "galore").named_parameters()), load_base(run)
-    modules, config = linear_layers(base), lora_config(run)
-    rank = _capped(run, rank, [base.get_submodule(n).weight.shape for n in modules])
-    if other := _changed_elsewhere(base, tuned, modules):
-        raise GemmaPeftError(f"GaLore changed other weights too, first {other}; an adapter cannot hold them. "
-                             "Train with `--set galore.train_embeddings=false`, or use models/galore/final")
-    config.r = config.lora_alpha = rank
-    model, errors, left, whole = get_peft_model(base, config), {}, 0., 0.
-    for n in modules:
-        layer = base.get_submodule(n)
-        change = tuned[f"{n}.weight"].data.float() - layer.base_layer.weight.data.float()
-        *factors, errors[n] = low_rank_factors(change, rank)
-        _fill(layer, factors)
-        norm = float(change.square().sum())
-        left, whole = left + errors[n] ** 2 * norm, whole + norm
-    report = dict(rank=rank, relative_error=round((left / max(whole, 1e-30)) ** .5, 6),
-                  by_matrix={n: round(e, 6) for n, e in errors.items()})
-    save_adapter(run, model, load_tokenizer(run), name, "lora", report, {"galore_update.json": report})
-    return report
+    parts = (run.read_json(f"data/processed/{part}_processed.json") for part in ("train", "validation"))
+    return train_weights(run, *parts)

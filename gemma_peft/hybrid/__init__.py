@@ -6,8 +6,9 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "mixes": [
-        "AverageProbabilities", "DEFINITIONS", "Ensemble", "HYBRIDS", "Hybrid", "build_ensemble",
-        "build_soup", "compare_updates", "cost_of_arms", "ensemble_loss", "fill", "ingredients",
-        "load_ensemble", "make_hybrids", "mix", "read_hybrids", "search_coefficient"
+        "AverageProbabilities", "DEFINITIONS", "Ensemble", "MIXES", "Mix", "all_mixes", "build_ensemble",
+        "build_soup", "compare_updates", "compare_with_controls", "cost_of_arms", "ensemble_loss", "fill",
+        "ingredients", "load_ensemble", "make_hybrids", "mix", "plot_coefficient", "read_hybrids",
+        "search_coefficient"
     ],
 })

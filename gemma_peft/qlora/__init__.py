@@ -6,10 +6,11 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "bits": [
-        "BLOCK", "CHUNK", "QuantisedEmbedding", "QuantisedHead", "QuantisedRows", "quantise_embedding"
+        "BLOCK", "CHUNK", "EMBEDDING_WHAT", "LAYOUTS", "Layout", "QuantisedEmbedding", "QuantisedHead",
+        "QuantisedRows", "embedding_losses", "likeliest_tokens", "measure_embedding", "quantise_embedding"
     ],
     "lora": [
-        "MATRICES", "likeliest_tokens", "lora_config", "lora_update", "measure_embedding", "save_adapter",
-        "train_adapter", "train_qlora"
+        "MATRICES", "SHOWN", "arm_figures", "lora_config", "lora_update", "plot_by_layer", "plot_losses",
+        "plot_memory", "save_adapter", "train_adapter", "train_qlora"
     ],
 })

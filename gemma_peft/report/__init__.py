@@ -5,31 +5,73 @@
 from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
+    "claims": [
+        "UNTRAINED", "agreement", "beyond_findings", "claim", "control_findings", "gap_finding",
+        "left_out_claim", "mean_over_seeds", "noise_floor", "p_text", "pair_claims", "quality_findings",
+        "spoken"
+    ],
+    "examples": [
+        "BOX", "CARD", "FAINT", "KINDS", "ROW", "TEXT", "TURN", "choose_examples", "choose_prompts", "draw",
+        "examples_markdown", "sentence_scores", "show_examples", "turns"
+    ],
+    "invented": [
+        "REPEATED", "WORDS", "copied_run", "crowded", "invented_run", "trained_elsewhere", "with_controls",
+        "with_few_prompts", "with_outcome", "with_single_mix", "with_sweep"
+    ],
+    "outputs": [
+        "ATTRIBUTES", "CONTROL", "FORMS", "HOME", "OVERWRITTEN", "SECRET", "SECRET_NAME", "SHOWN", "STYLES",
+        "TAGS", "WIDGET", "as_code", "block", "clean_outputs", "dormant", "is_external", "markdown_html",
+        "mask", "private", "richest", "safe_html", "scrub"
+    ],
+    "pages": [
+        "CODE", "DEFINED", "FOLDED", "NAME", "REPLACED", "TITLE", "anchor", "checkout", "documentation",
+        "documented", "front_matter", "local_links", "nbdev_filter", "page_names", "page_sources",
+        "quarto_config", "read_cells", "repository_links", "split_title", "to_page", "visible",
+        "write_pages"
+    ],
+    "plots": [
+        "BANDS", "CONTROL_MARKERS", "COSTS", "GREY", "INK", "LINES", "PLOTS", "canvas", "closed", "mark",
+        "pareto", "plot_bands", "plot_costs", "plot_lengths", "plot_loss", "plot_memory", "plot_pairs",
+        "plot_scores", "plot_sources", "plot_spread", "plot_time", "save_plots", "seed_curves", "spread",
+        "whisker"
+    ],
+    "publishing": [
+        "NAMED", "PUBLISHED", "figures", "producers", "publish", "published_controls", "published_scores",
+        "publishing_command", "republish", "trained_with"
+    ],
+    "reading": [
+        "MARKERS", "METRICS", "TESTED", "answers", "arm_metrics", "bracketed", "colour", "compared",
+        "controls", "cost", "highest", "interval", "label", "made_controls", "marker", "models", "one_arm",
+        "scored", "scores", "stage_of", "test_set", "three_digits", "turned", "versus"
+    ],
+    "readme": [
+        "ADAPTER", "BETTER", "BOTH", "GAINS", "LEAN", "NONE", "ONE", "OTHER", "PLAIN", "REAL", "SHAPE",
+        "SITE_ONLY", "advice", "evaluated", "memory_answer", "quality_answer", "readme_answer",
+        "readme_files", "readme_picture", "readme_table", "readme_text", "real_run", "time_answer",
+        "write_readme"
+    ],
+    "results": [
+        "CONTROL_OF", "INTRODUCTION", "LADDER_NOTE", "LEFT_OUT_NOTE", "PEERS", "PEER_NOTE", "READING_NOTE",
+        "RESULTS", "SHOWN_PACKAGES", "SPEEDS", "SPEED_NOTE", "TEXT_NOTE", "TOY_LADDER", "TOY_NOTE",
+        "base_row", "comparisons_of", "measured_speeds", "published", "results_controls", "results_files",
+        "results_findings", "results_notes", "results_peers", "results_speed", "results_table",
+        "results_text", "run_rows", "score_interval", "technique_row"
+    ],
+    "sentences": [
+        "ABSOLUTE", "TOY", "caveats", "cost_findings", "definition_findings", "findings",
+        "learning_findings", "mix_findings", "noise_findings", "overlap_findings", "rate_caveat",
+        "seed_caveat", "seed_findings", "source_findings", "sureness", "without_paths"
+    ],
     "site": [
-        "ATTRIBUTES", "BLOCK", "CODE", "CONTROL", "CONTROL_OF", "DEFINITION", "FORMS", "HOME", "HTML_TAGS",
-        "OVERWRITTEN", "PEERS", "REPLACED", "RESULTS", "SECRET", "SECRET_NAME", "SHOWN", "SPEEDS", "STYLES",
-        "TAGS", "WIDGET", "alone", "anchor", "as_code", "block", "build_site", "check_site", "checkout",
-        "clean_outputs", "documentation", "dormant", "evaluated", "links", "local_links", "markdown_html",
-        "mask", "page_sources", "pages", "private", "published", "quarto", "quarto_config", "readme_text",
-        "refuse", "render", "results_controls", "results_findings", "results_notes", "results_peers",
-        "results_picture", "results_speed", "results_table", "richest", "safe_html", "scrub", "split_title",
-        "to_page", "visible", "without_secrets", "write_pages", "write_readme"
+        "BLOCK", "DEFINITION", "HTML_TAGS", "NO_QUARTO", "alone", "build_site", "check_site", "links",
+        "quarto", "refuse", "render", "without_secrets"
     ],
     "summary": [
-        "ARMS", "COLUMNS", "CONTROL_MARKERS", "GREY", "KINDS", "LINES", "MARKERS", "METRICS", "PLOTS",
-        "PUBLISHED", "TESTED", "UNTRAINED", "agreement", "answers", "arm_metrics", "best",
-        "beyond_findings", "bracketed", "canvas", "caveats", "change", "check_inputs", "choose_examples",
-        "choose_prompts", "claim", "colour", "compare_runs", "compared", "comparison_table",
-        "control_findings", "controls", "cost", "cost_findings", "definition_findings", "draw", "duration",
-        "examples_markdown", "figures", "findings", "gap_finding", "interval", "label", "learning_findings",
-        "left_out_claim", "legend", "made_controls", "make_report", "mark", "markdown_table", "marker",
-        "mean_over_seeds", "mix_findings", "models", "noise_findings", "noise_floor", "one_arm",
-        "overlap_findings", "pareto", "plot_bands", "plot_costs", "plot_lengths", "plot_loss",
-        "plot_memory", "plot_pairs", "plot_scores", "plot_sources", "plot_spread", "plot_time", "publish",
-        "published_controls", "published_scores", "quality_findings", "ranked", "rate_caveat", "readable",
-        "republish", "result_file", "save_plots", "scored", "scores", "seed_caveat", "seed_curves",
-        "seed_findings", "sentence_scores", "setting_lines", "show_examples", "show_table", "signed",
-        "source_findings", "spread", "summary_text", "sureness", "table_csv", "test_set", "text_table",
-        "trained_with", "turned", "turns", "versus", "whisker", "without_paths"
+        "HEADS", "HOW_MEASURED", "HOW_TESTED", "TITLE", "check_inputs", "make_report", "setting_lines",
+        "summary_text"
+    ],
+    "tables": [
+        "COLUMNS", "SEVERAL", "STAR", "best", "change", "compare_runs", "comparison_table", "legend",
+        "ranked", "readable", "show_table", "table_csv"
     ],
 })

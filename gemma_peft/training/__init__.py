@@ -5,19 +5,49 @@
 from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
+    "checkpoints": [
+        "HASHED", "MATTERING", "RECORD", "checkpoints_in", "damage", "differences", "find_checkpoint",
+        "other_versions", "read_record", "seal", "set_aside"
+    ],
+    "figures": [
+        "DEFINITIONS", "SHARED_GIB", "current_peak_gib", "gpu_shared", "peaks_of", "progress_line",
+        "reserved_peak_gib", "training_metrics"
+    ],
+    "loading": [
+        "MODELS", "QUANTISERS", "QUANTISERS_FROM", "choose_attention", "choose_gpu", "choose_precision",
+        "compute_settings", "free_memory", "gpu_capability", "gpu_gib", "load_base", "load_model",
+        "quantiser"
+    ],
+    "losses": [
+        "head_logits", "hidden_and_targets", "length_batches", "mean_loss", "reference_loss",
+        "validation_loss"
+    ],
     "memory": [
-        "BYTES", "COMPONENTS", "FRAGMENTS", "HEAD_ROWS", "Ledger", "NAMES", "RECORDED", "REFRESHED",
-        "SAVED", "SHAPES", "SHARE", "SIGLIP", "STEPPED", "Shape", "TEXT", "TRL_TILE", "WORKSPACE",
-        "check_measured", "choose_mode", "galore_sizes", "galore_static", "galore_storage", "layer_bytes",
-        "ledger", "logits_bytes", "matrices", "model_shape", "parameters", "picture", "plot_ledger",
-        "qlora_static", "quantised", "read_shape", "remedies", "step_bytes", "tokens_at_once",
-        "vision_numbers"
+        "BYTES", "COMPONENTS", "FRAGMENTS", "Ledger", "MARK", "NAMES", "RECORDED", "REFRESHED", "SAVED",
+        "SHARE", "STEPPED", "TRL_TILE", "WIDTHS", "WORKSPACE", "check_measured", "galore_sizes",
+        "galore_static", "galore_storage", "layer_bytes", "ledger", "logits_bytes", "mode_that_fits",
+        "picture", "plot_ledger", "qlora_static", "quantised", "remedies", "step_bytes", "tokens_at_once",
+        "trained_dtype"
+    ],
+    "modes": [
+        "PackCollator", "StepRows", "all_packs", "in_frugal_form", "make_packed_trainer",
+        "make_packed_trainer_class", "packed_figures", "packed_state", "packed_steps", "prepare_at_start",
+        "train_packed"
     ],
     "packing": [
         "BlockedCrossEntropy", "EVALUATION_BLOCK", "HEAD_ROWS", "Head", "LinearCrossEntropy", "PACKED",
         "bare", "block_gradient", "capped", "cumulative_lengths", "even_bucket", "fold", "has_varlen",
-        "in_blocks", "loss_and_gradient", "normaliser_and_hit", "pack", "packed_attention", "packed_loss",
-        "padded_layout", "register", "split_rows", "step_packs", "with_layout"
+        "in_blocks", "loss_and_gradient", "narrower", "normaliser_and_hit", "pack", "packed_attention",
+        "packed_loss", "padded_layout", "register", "soft_cap", "split_rows", "step_packs", "with_layout"
+    ],
+    "plan": [
+        "COMPILE_STEPS", "Machine", "Plan", "attention_of", "bits_of", "can_fit", "check_prediction",
+        "choose_compile", "choose_mode", "halve", "make_plan", "mode_for", "only_plain", "optimiser_steps",
+        "pack_tokens", "predicted_memory", "shrink", "this_machine", "why_smaller"
+    ],
+    "shapes": [
+        "SHAPES", "SIGLIP", "Shape", "TEXT", "all_matrices", "matrices", "model_shape", "parameters",
+        "read_shape", "vision_numbers"
     ],
     "steps": [
         "HostBuffers", "KeyedDropout", "MEMORY_FULL", "MODES", "MOST_RECORDINGS", "Mode", "PLAIN_STORAGE",
@@ -26,18 +56,14 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "recomputed", "say_once", "small_timing_buffer", "small_workspaces", "step_on_default_stream",
         "why_unrecorded"
     ],
+    "toys": [
+        "Killed", "Pretended", "TOY_SETTINGS", "kill_at", "same_weights", "stopped", "toy_base", "toy_run",
+        "window_gemma", "window_rows"
+    ],
     "trainer": [
-        "COMPILE_STEPS", "DEFINITIONS", "HASHED", "MATTERING", "MODELS", "NonFiniteLoss", "PackCollator",
-        "RECORD", "SHARED_GIB", "StepRows", "Way", "all_packs", "begun_way", "check_one_process",
-        "check_prediction", "checkpoints", "choose_attention", "choose_compile", "choose_gpu",
-        "choose_mode", "choose_precision", "choose_way", "compute_settings", "current_peak_gib", "damage",
-        "differences", "find_checkpoint", "first_way", "fit", "free_memory", "gpu_capability", "gpu_gib",
-        "gpu_shared", "halve", "head_logits", "hidden_and_targets", "load_base", "load_model",
-        "make_packed_trainer_class", "make_trainer_class", "mean_loss", "mode_for", "only_plain",
-        "optimiser_steps", "other_versions", "pack_tokens", "packed_figures", "packed_state", "peaks_of",
-        "plan_training", "predicted_memory", "prepare_at_start", "progress_line", "read_record",
-        "reference_loss", "reserved_peak_gib", "seal", "set_aside", "shrink", "smaller_way", "to_dataset",
-        "training_arguments", "training_identity", "training_metrics", "validation_loss",
+        "COMMON", "NonFiniteLoss", "TRAINERS", "TRAINERS_FROM", "Training", "check_one_process", "fit",
+        "make_finite", "make_trainer", "make_trainer_class", "plan_training", "run_trainer", "to_dataset",
+        "train_by_plan", "train_plainly", "trainer_for", "training_arguments", "training_identity",
         "without_cudnn_attention"
     ],
 })

@@ -9,17 +9,22 @@ __all__ = ['PLAIN_STORAGE', 'MODES', 'MEMORY_FULL', 'WORKSPACES', 'MOST_RECORDIN
            'on_default_stream', 'step_on_default_stream', 'own_stream', 'PackedSteps', 'Watch']
 
 # %% ../../nbs/03b_steps.ipynb #265e1194
-import math, os, re, time
+import math
+import os
+import re
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from types import MethodType
+
 import torch
 import torch.fx.experimental._config
 import torch.nn as nn
 
-from ..core import patch_to, decoder
-from .packing import PACKED, register
+from ..core import decoder, patch_to
+from .loading import gpu_capability
+from .packing import PACKED, narrower, register
 
 # %% ../../nbs/03b_steps.ipynb #29a3258d
 PLAIN_STORAGE = dict(states="float32", projector="weight", layerwise="off")
@@ -32,15 +37,17 @@ class Mode:
     galore_tokens: int | None = None      # the same for GaLore
     bucket: int = 1                       # lengths of packs are multiples of this, so that shapes repeat
     dequantise: bool = False              # QLoRA's 4-bit base is expanded while it trains
-    checkpoint: str = "gpu"               # where layers' inputs wait until the backward pass computes the rest again: gpu, host; none computes nothing again
-    vocabulary_block: int | None = None   # vocabulary entries that meet the hidden states at a time; None: all
+    checkpoint: str = "gpu"               # where layers' inputs wait, to be passed again: gpu, host; or none
+    vocabulary_block: int | None = None   # vocabulary entries that meet hidden states at a time; None: all
     adapter_moments: str = "float32"      # Adam's moments of the adapters: float32 or 8bit
     galore: dict | None = None            # what `auto` stands for in GaLore's storage settings
 
 MODES = dict(
     plain=Mode("plain", galore=PLAIN_STORAGE),
-    fast=Mode("fast", tokens=6144, galore_tokens=6144, bucket=512, dequantise=True, checkpoint="none", galore=PLAIN_STORAGE),
-    frugal=Mode("frugal", tokens=512, galore_tokens=1024, bucket=128, checkpoint="host", vocabulary_block=4096, adapter_moments="8bit",
+    fast=Mode("fast", tokens=6144, galore_tokens=6144, bucket=512, dequantise=True, checkpoint="none",
+              galore=PLAIN_STORAGE),
+    frugal=Mode("frugal", tokens=512, galore_tokens=1024, bucket=128, checkpoint="host",
+                vocabulary_block=4096, adapter_moments="8bit",
                 galore=dict(states="8bit", projector="4bit", layerwise="projected")))
 
 # %% ../../nbs/03b_steps.ipynb #573131ef
@@ -83,13 +90,15 @@ def keyed_dropouts(
     model,
 ):               # yields int32 keys, one for each dropout; empty where there is none
     "Let every dropout of a model take its mask from a key, for a while."
-    found = [(m, name, child) for m in model.modules() for name, child in m.named_children() if isinstance(child, nn.Dropout) and child.p]
-    keys = torch.zeros(len(found), dtype=torch.int32, device=next(model.parameters()).device)
+    children = ((m, name, child) for m in model.modules() for name, child in m.named_children())
+    dropouts = [(m, name, child) for m, name, child in children if isinstance(child, nn.Dropout) and child.p]
+    keys = torch.zeros(len(dropouts), dtype=torch.int32, device=next(model.parameters()).device)
     try:
-        for k, (m, name, child) in enumerate(found): m._modules[name] = KeyedDropout(child.p, keys[k:k + 1]).train(child.training)
+        for k, (m, name, child) in enumerate(dropouts):
+            m._modules[name] = KeyedDropout(child.p, keys[k:k + 1]).train(child.training)
         yield keys
     finally:
-        for m, name, child in found: m._modules[name] = child
+        for m, name, child in dropouts: m._modules[name] = child
 
 # %% ../../nbs/03b_steps.ipynb #f99ec2d6
 class HostBuffers:
@@ -108,7 +117,8 @@ class Recomputed(torch.autograd.Function):
     def forward(ctx, hidden, f, host, layer):
         ctx.f, ctx.device = f, hidden.device
         ctx.kept = host.keep(layer, hidden.detach()) if host else hidden.detach()
-        ctx.autocast = torch.is_autocast_enabled(hidden.device.type), torch.get_autocast_dtype(hidden.device.type)
+        kind = hidden.device.type
+        ctx.autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
         with torch.no_grad(): return f(hidden)
     @staticmethod
     def backward(ctx, g):
@@ -120,7 +130,10 @@ class Recomputed(torch.autograd.Function):
 
 def recomputed(f, host: HostBuffers | None, layer: int):
     "A layer's forward that keeps its input alone."
-    return lambda hidden, *args, **kwargs: Recomputed.apply(hidden, partial(f, *args, **kwargs), host, layer) if torch.is_grad_enabled() else f(hidden, *args, **kwargs)
+    def forward(hidden, *args, **kwargs):
+        if not torch.is_grad_enabled(): return f(hidden, *args, **kwargs)
+        return Recomputed.apply(hidden, partial(f, *args, **kwargs), host, layer)
+    return forward
 
 # %% ../../nbs/03b_steps.ipynb #90143104
 def no_gpu() -> str:
@@ -131,7 +144,7 @@ def no_gpu() -> str:
 def can_compile() -> tuple[bool, str]:    # and why
     "Whether torch.compile makes kernels here."
     if not torch.cuda.is_available(): return False, no_gpu()
-    if torch.cuda.get_device_capability() < (7, 0): return False, "compiled kernels need compute capability 7.0"
+    if gpu_capability() < 7: return False, "compiled kernels need compute capability 7.0"
     try: import triton
     except ImportError: return False, "triton is not installed"
     return True, "triton makes kernels"
@@ -152,13 +165,16 @@ def ready_to_train(
     try:
         text.set_attn_implementation(PACKED)
         for k, (layer, window) in enumerate(zip(layers, windows)):
-            if window and window >= max_length: layer.self_attn.sliding_window = None
+            layer.self_attn.sliding_window = narrower(window, max_length)
             forward = torch.compile(layer.forward, dynamic=True) if compiled else layer.forward
             layer.forward = forward if mode.checkpoint == "none" else recomputed(forward, host, k)
-        with keyed_dropouts(model) as keys, torch.fx.experimental._config.patch(use_duck_shape=False): yield keys      # two lengths that happen to agree are still two
+        two_stay_two = torch.fx.experimental._config.patch(use_duck_shape=False)     # lengths that just agree
+        with keyed_dropouts(model) as keys, two_stay_two: yield keys
     finally:
         text.set_attn_implementation(before)
-        for layer, window in zip(layers, windows): layer.self_attn.sliding_window = window; layer.__dict__.pop("forward", None)
+        for layer, window in zip(layers, windows):
+            layer.self_attn.sliding_window = window
+            layer.__dict__.pop("forward", None)
 
 # %% ../../nbs/03b_steps.ipynb #af16f657
 MEMORY_FULL = re.compile(r"out[ _]of[ _]memory|_ALLOC_FAILED", re.I)    # CUDA's words; cuBLAS' and cuDNN's
@@ -187,16 +203,19 @@ def why_unrecorded(
 def say_once(text: str): print(text, flush=True)
 
 # %% ../../nbs/03b_steps.ipynb #38181d1f
-WORKSPACES = dict(CUBLAS_WORKSPACE_CONFIG=":4096:2:16:8", CUBLASLT_WORKSPACE_SIZE="1024")     # 8 MiB and 1 MiB
+WORKSPACES = dict(CUBLAS_WORKSPACE_CONFIG=":4096:2:16:8", CUBLASLT_WORKSPACE_SIZE="1024")    # 8 MiB and 1 MiB
 
 @contextmanager
 def small_timing_buffer():
-    "torch.compile times its kernels beside a buffer of 1 MiB, not one as large as the GPU's cache (50 MiB on an H200)."
+    "torch.compile times its kernels beside 1 MiB, not a buffer as large as the GPU's cache (H200: 50 MiB)."
     from torch._inductor.runtime.benchmarking import benchmarker
-    before = benchmarker.__dict__.get("L2_cache_size")
-    benchmarker.__dict__["L2_cache_size"] = 2**20
+    own = vars(benchmarker)
+    before = own.get("L2_cache_size")
+    own["L2_cache_size"] = 2**20
     try: yield
-    finally: benchmarker.__dict__.pop("L2_cache_size") if before is None else benchmarker.__dict__.update(L2_cache_size=before)
+    finally:
+        if before is None: del own["L2_cache_size"]
+        else: own["L2_cache_size"] = before
 
 @contextmanager
 def small_workspaces():
@@ -207,15 +226,18 @@ def small_workspaces():
     try:
         with small_timing_buffer(): yield
     finally:
-        for k, v in before.items(): os.environ.pop(k) if v is None else os.environ.update({k: v})
+        for k, v in before.items():
+            if v is None: del os.environ[k]
+            else: os.environ[k] = v
         torch._C._cuda_clearCublasWorkspaces()
 
 # %% ../../nbs/03b_steps.ipynb #1d7b2370
 @contextmanager
 def on_default_stream():
     "What is started within runs on the default stream, in order with the current one."
-    if not torch.cuda.is_available() or torch.cuda.current_stream() == torch.cuda.default_stream(): yield; return
-    current, default = torch.cuda.current_stream(), torch.cuda.default_stream()
+    here = torch.cuda.is_available()
+    current, default = (torch.cuda.current_stream(), torch.cuda.default_stream()) if here else (None, None)
+    if current == default: yield; return
     default.wait_stream(current)
     try:
         with torch.cuda.stream(default): yield
@@ -257,7 +279,8 @@ class PackedSteps:
         self.optimizer, self.autocast, self.warn = optimizer, autocast, warn
         self.device, layerwise = self.parameters[0].device, getattr(optimizer, "layerwise", "projected")
         self.record = record and self.device.type == "cuda" and layerwise == "projected"
-        self.buffers = [torch.zeros_like(p) for p in self.parameters] if self.record and optimizer is None else None
+        fixed = self.record and optimizer is None
+        self.buffers = [torch.zeros_like(p) for p in self.parameters] if fixed else None
         self.seen, self.recordings, self.pool, self.recording_seconds = set(), {}, None, 0.
         self.failed: str | None = None     # why some packs run unrecorded
         self.packs = self.replays = 0      # so far
