@@ -15,10 +15,33 @@ from functools import partial
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from .child import (MEASURES, SCORE_NAMES, alone, arm_inputs, child_run, drop_models,
-                                       evaluate_once, finish_arm, measure_once, overall_of, trained)
-from ..core import (COLOURS, LABELS, LADDER, STAGES, GemmaPeftError, Run, listed, stage,
-                             stage_settings, stage_state, subplots, training_inputs)
+from gemma_peft.controls.child import (
+    MEASURES,
+    SCORE_NAMES,
+    alone,
+    arm_inputs,
+    child_run,
+    drop_models,
+    evaluate_once,
+    finish_arm,
+    measure_once,
+    overall_of,
+    trained,
+)
+from gemma_peft.core import (
+    COLOURS,
+    LABELS,
+    LADDER,
+    STAGES,
+    GemmaPeftError,
+    Run,
+    listed,
+    stage,
+    stage_settings,
+    stage_state,
+    subplots,
+    training_inputs,
+)
 
 from ..eval import ARMS, gap, results_file, text_rows, training_sample
 from ..training import load_model

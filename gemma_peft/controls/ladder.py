@@ -17,10 +17,29 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from .child import (MEASURES, SCORE_NAMES, arm_inputs, child_run, finish, finish_arm,
-                                       once, overall_of, trained)
-from ..core import (COLOURS, LABELS, GemmaPeftError, Run, get, load_adapter, load_tokenizer,
-                             nearest, subplots, training_inputs)
+from gemma_peft.controls.child import (
+    MEASURES,
+    SCORE_NAMES,
+    arm_inputs,
+    child_run,
+    finish,
+    finish_arm,
+    once,
+    overall_of,
+    trained,
+)
+from gemma_peft.core import (
+    COLOURS,
+    LABELS,
+    GemmaPeftError,
+    Run,
+    get,
+    load_adapter,
+    load_tokenizer,
+    nearest,
+    subplots,
+    training_inputs,
+)
 
 # %% ../../nbs/08a_ladder.ipynb #a0c11d32
 from gemma_peft.training import (

@@ -7,10 +7,24 @@ __all__ = ['galore_model', 'galore_groups', 'kernels_missing', 'galore_optimizer
            'train_weights', 'train_galore']
 
 # %% ../../nbs/05_galore.ipynb #22010a8a
-from ..core import (GemmaPeftError, Run, freeze_all_but_linear, linear_layers, load_tokenizer,
-                             save_base_files, stage)
-from ..training import (MODES, compute_settings, fit, free_memory, galore_storage, load_base,
-                                 validation_loss)
+from gemma_peft.core import (
+    GemmaPeftError,
+    Run,
+    freeze_all_but_linear,
+    linear_layers,
+    load_tokenizer,
+    save_base_files,
+    stage,
+)
+from gemma_peft.training import (
+    MODES,
+    compute_settings,
+    fit,
+    free_memory,
+    galore_storage,
+    load_base,
+    validation_loss,
+)
 
 from . import kernels
 from .adamw import GaLoreAdamW

@@ -11,10 +11,31 @@ __all__ = ['TOY', 'ABSOLUTE', 'source_findings', 'cost_findings', 'mix_findings'
 import re
 from itertools import combinations
 
-from ..controls import (COMPARISONS, NEAR, SWEEP, SWEPT, chosen_rates, near_note, read_sweep,
-                                 scored_file)
-from .reading import (METRICS, TESTED, arm_metrics, bracketed, controls, cost, interval,
-                                       label, models, one_arm, scored, scores, versus)
+from gemma_peft.controls import (
+    COMPARISONS,
+    NEAR,
+    SWEEP,
+    SWEPT,
+    chosen_rates,
+    near_note,
+    read_sweep,
+    scored_file,
+)
+from gemma_peft.report.reading import (
+    METRICS,
+    TESTED,
+    arm_metrics,
+    bracketed,
+    controls,
+    cost,
+    interval,
+    label,
+    models,
+    one_arm,
+    scored,
+    scores,
+    versus,
+)
 
 from ..core import STAGES, Run, duration, get, listed, signed, stage_state
 from ..eval import ARMS, DEFINITIONS

@@ -24,10 +24,23 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
-from ..core import (GemmaPeftError, MemoryMeter, Run, base_inputs, load_tokenizer, provenance,
-                             stage, stage_settings)
-from .figures import (current_peak_gib, peaks_of, progress_line, reserved_peak_gib,
-                                         training_metrics)
+from gemma_peft.core import (
+    GemmaPeftError,
+    MemoryMeter,
+    Run,
+    base_inputs,
+    load_tokenizer,
+    provenance,
+    stage,
+    stage_settings,
+)
+from gemma_peft.training.figures import (
+    current_peak_gib,
+    peaks_of,
+    progress_line,
+    reserved_peak_gib,
+    training_metrics,
+)
 
 from ..templating import labels
 from .checkpoints import checkpoints_in, find_checkpoint, other_versions, read_record, seal
