@@ -13,8 +13,7 @@ from pathlib import Path
 
 from ..core import PROFILES, GemmaPeftError, Run, load_tokenizer, nearest, settings, stage_function
 from ..data import SHAPES, Rejected, to_messages
-from ..eval import (ARMS, MODELS, evaluate_model, evaluate_models, generate_answers, results_file,
-                             score_table)
+from ..eval import ARMS, evaluate_model, evaluate_models, generate_answers, results_file, score_table
 from ..galore import train_galore
 from ..qlora import train_qlora
 from ..report import comparison_table, readable
@@ -105,11 +104,12 @@ def evaluate(run: Run):    # a pandas DataFrame, indexed by source and model
 def compare(run: Run):     # a pandas DataFrame
     "The comparison of a run's techniques, as its report has it; before both arms are there, scores alone."
     import pandas as pd
-    scored = {m: run.read_json(results_file(m)) for m in MODELS if (run.path / results_file(m)).exists()}
+    models = ("base", *ARMS)
+    scored = {m: run.read_json(results_file(m)) for m in models if (run.path / results_file(m)).exists()}
     if not scored:
         raise GemmaPeftError(f"nothing is evaluated yet in {run.path}: evaluate(run) does it, "
                              f"or {run.remedy('eval')}")
-    if len(scored) < len(MODELS): return score_table(scored)
+    if len(scored) < len(models): return score_table(scored)
     stage_function("score")(run)
     return pd.DataFrame(readable(comparison_table(run))).set_index("Technique")
 
