@@ -57,7 +57,8 @@ class Trained:
 
     def __repr__(self):
         f = self.figures
-        return (f"Trained by {self.method} on {f['train_samples']:,} conversations, {f['epochs']:g} passes, "
+        passes = "1 pass" if f["epochs"] == 1 else f"{f['epochs']:g} passes"
+        return (f"Trained by {self.method} on {f['train_samples']:,} conversations, {passes}, "
                 f"{f['train_seconds']:.0f} s, at most {f['peak_memory_gib']:.2f} GiB.\n"
                 f"Loss: {f['final_train_loss']:.3f} in training, {f['validation_loss']:.3f} on conversations "
                 f"kept aside.\nModel: {self.folder}/models/{self.method}/final\n"
@@ -152,7 +153,7 @@ def train(
     records, name = _checked(conversations), str(getattr(model, "name_or_path", model))
     folder = Path(out or tempfile.mkdtemp(prefix="gemma_peft_")).expanduser().resolve()
     file, kept = folder / "conversations.jsonl", max(1, len(records) // 20)
-    overrides = {"data.sources": ["mine"], "data.mine.path": str(file), "data.mine.train": len(records),
+    overrides = {"data.sources": ["mine"], "data.mine.path": str(file), "data.mine.train": len(records) - kept - 1,
                  "data.mine.validation": kept, "data.mine.test": 1}
     if name not in PROFILES: overrides["model.id"] = name
     overrides |= {_dotted(k, method): v for k, v in settings.items()}
