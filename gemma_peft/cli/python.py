@@ -153,8 +153,9 @@ def train(
     records, name = _checked(conversations), str(getattr(model, "name_or_path", model))
     folder = Path(out or tempfile.mkdtemp(prefix="gemma_peft_")).expanduser().resolve()
     file, kept = folder / "conversations.jsonl", max(1, len(records) // 20)
-    overrides = {"data.sources": ["mine"], "data.mine.path": str(file), "data.mine.train": len(records) - kept - 1,
-                 "data.mine.validation": kept, "data.mine.test": 1}
+    counts = dict(train=len(records) - kept - 1, validation=kept, test=1)
+    overrides = {"data.sources": ["mine"], "data.mine.path": str(file)}
+    overrides |= {f"data.mine.{split}": count for split, count in counts.items()}
     if name not in PROFILES: overrides["model.id"] = name
     overrides |= {_dotted(k, method): v for k, v in settings.items()}
     folder.mkdir(parents=True, exist_ok=True)
