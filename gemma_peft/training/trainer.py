@@ -238,7 +238,7 @@ def training_arguments(
         include_num_input_tokens_seen="non_padding", logging_steps=t.logging_steps, logging_first_step=True,
         logging_nan_inf_filter=False, save_strategy="steps", save_steps=t.save_steps,
         save_total_limit=t.save_total_limit, seed=seed, data_seed=seed, bf16=plan.dtype == "bfloat16",
-        fp16=False, use_cpu=plan.device == "cpu", report_to=list(t.report_to), disable_tqdm=True,
+        fp16=False, use_cpu=plan.device == "cpu", report_to=training.run.trackers(), disable_tqdm=True,
         dataloader_pin_memory=False)
     args = SFTConfig(**(settings | more))
     args._n_gpu = min(args.n_gpu, 1)          # transformers counts all it sees, and TRL refuses more than one
