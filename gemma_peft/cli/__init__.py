@@ -35,12 +35,11 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "kernels": [
         "Execution", "Forked", "LIBRARIES", "can_fork", "explain", "interrupt", "kernel_environment",
         "kernel_manager", "last_words", "of_the_system", "our_errors", "papermill_to", "plain",
-        "run_kernel", "stop", "tidy"
+        "run_kernel", "start_server", "stop", "tidy"
     ],
     "pipeline": [
-        "LiveLines", "PlainLines", "StageFailed", "forget", "has_page", "missing_stages",
-        "notebooks_folder", "page", "progress_lines", "read_progress", "run_pipeline", "run_stage",
-        "sweep_leftovers"
+        "LiveLines", "PlainLines", "StageFailed", "forget", "has_page", "missing_stages", "page",
+        "progress_lines", "read_progress", "run_pipeline", "run_stage", "sweep_leftovers"
     ],
     "printing": [
         "aligned", "alive", "read_table", "screen", "stage_row", "stage_rows", "summary", "wrapped",
