@@ -28,19 +28,22 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "status_command", "sweep_command", "take_up", "top"
     ],
     "doctor": [
-        "Finding", "T4_GIB", "ask_hub", "check_disk", "check_hub", "check_machine", "check_memory",
-        "check_model", "check_packages", "check_records", "examine", "finding_lines", "gpu_words",
-        "hub_answer", "hub_names", "memory_verdict", "needs", "would_compile"
+        "Finding", "ask_hub", "asked_rows", "check_disk", "check_hub", "check_machine", "check_memory",
+        "check_model", "check_packages", "check_plan", "check_records", "examine", "finding_lines",
+        "gpu_words", "hub_answer", "hub_names", "imagined_gpus", "memory_verdict", "needs", "planned"
     ],
     "kernels": [
         "Execution", "Forked", "LIBRARIES", "can_fork", "explain", "interrupt", "kernel_environment",
         "kernel_manager", "last_words", "of_the_system", "our_errors", "papermill_to", "plain",
-        "run_kernel", "stop", "tidy"
+        "run_kernel", "start_server", "stop", "tidy"
+    ],
+    "peers": [
+        "OURS", "PEERS", "PEER_BENCHES", "WEIGHT_TYPES", "WEIGHT_WHAT", "against", "beside", "judged",
+        "peer_case", "plain_trl_rows", "train_peer", "weight_type_rows"
     ],
     "pipeline": [
-        "LiveLines", "PlainLines", "StageFailed", "forget", "has_page", "missing_stages",
-        "notebooks_folder", "page", "progress_lines", "read_progress", "run_pipeline", "run_stage",
-        "sweep_leftovers"
+        "LiveLines", "PlainLines", "StageFailed", "forget", "has_page", "missing_stages", "page",
+        "progress_lines", "read_progress", "run_pipeline", "run_stage", "sweep_leftovers"
     ],
     "printing": [
         "aligned", "alive", "read_table", "screen", "stage_row", "stage_rows", "summary", "wrapped",

@@ -28,9 +28,8 @@ from .kernels import of_the_system
 from .pipeline import has_page, run_pipeline
 from .printing import aligned, screen, stage_rows, summary, wrapped_lines
 from .requests import check_process, check_request, find_run, parse_value, run_to_sweep
-from ..core import (PROFILES, STAGES, ConfigError, GemmaPeftError, Run, flatten, from_here,
-                             hardware, locked, nearest, repository_root, resolve, run_folder, settings,
-                             stage_state)
+from ..core import (PROFILES, STAGES, ConfigError, GemmaPeftError, Run, flatten, from_here, hardware,
+                             locked, nearest, repository_root, resolve, run_folder, settings, stage_state)
 
 # %% ../../nbs/10_cli.ipynb #d90eecf9
 HELP = """QLoRA, GaLore or a mix: fine-tune a small Gemma on one GPU, and compare them fairly.
@@ -76,7 +75,7 @@ def main(arguments: list[str] | None = None):
         raise SystemExit(1) from None
     except KeyboardInterrupt: raise SystemExit(130) from None
 
-# %% ../../nbs/10_cli.ipynb #bce5d4b9
+# %% ../../nbs/10_cli.ipynb #745caa03
 def take_up(
     profile: str,       # "" for that of the folder
     out: str,           # the run folder, which this process holds; "" for that of the profile
@@ -89,6 +88,7 @@ def take_up(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     return Run.open(profile, out, values, tuple(unset), write=keep)
 
+# %% ../../nbs/10_cli.ipynb #bce5d4b9
 Stages = Annotated[str, typer.Option(help="Only these, with commas between them, e.g. eval,hybrid,report.")]
 Force = Annotated[bool, typer.Option("--force", help="Also what is done and current; training starts anew.")]
 SelfTests = Annotated[bool, typer.Option("--self-tests", help="Also the pages' examples and self-tests; "
@@ -195,7 +195,7 @@ def settings_command(profile: Profile = "", overrides: Overrides = [], section: 
     """
     values, _ = check_request(profile or "tiny", overrides, "")
     config, origin = resolve(profile or "tiny", values)
-    known = settings()
+    known = settings(config)
     sections = sorted({name.split(".")[0] for name in known})
     if section and section not in sections:
         hint = nearest(section, sections)
@@ -272,7 +272,7 @@ def controls_command(name: Named = "", only: Only = "", listed: Listed = False):
     if problems := check_process(): raise ConfigError(problems)
     check_controls(run, chosen)
     for k, job in enumerate(chosen, 1):
-        with locked(run.path, f".{job.replace('/', '-')}.lock"): words = jobs[job][0]()
+        with locked(run.path, f".{job.replace('/', '-')}.lock"): words = jobs[job].make()
         typer.echo(f"{k}/{len(chosen)}  {job}" + (f"  {words}" if isinstance(words, str) and words else ""))
 
 def chosen_jobs(run: Run, jobs: list[str], patterns: list[str]) -> list[str]:
@@ -348,7 +348,7 @@ def bench_command(only: BenchOnly = "", out: BenchOut = "", quick: Quick = False
       gemma-peft bench --run runs/gemma-270m
       gemma-peft bench --only mode_curves --run runs/gemma-270m
     """
-    from gemma_peft.cli.bench import bench_rows_of, benches, run_bench
+    from gemma_peft.cli.bench import benches, run_bench
     if listed:
         typer.echo(aligned([dict(name=n, measures=b.what) for n, b in benches().items()], screen())); return
     if problems := check_process(): raise ConfigError(problems)

@@ -6,7 +6,7 @@
 __all__ = ['parse_value', 'unreadable', 'parse_overrides', 'parse_stages', 'check_process', 'check_request', 'known_runs',
            'some_runs', 'find_run', 'run_to_sweep']
 
-# %% ../../nbs/10g_requests.ipynb #4283cf6e
+# %% ../../nbs/10g_requests.ipynb #21c3aa4f
 import io
 import json
 import os
@@ -15,8 +15,8 @@ import typing
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from ..core import (STAGES, ConfigError, GemmaPeftError, Run, from_here, nearest, resolve,
-                             run_folder, runs_folder, settings)
+from ..core import (STAGES, ConfigError, GemmaPeftError, Run, find_setting, from_here, nearest,
+                             resolve, run_folder, runs_folder)
 
 # %% ../../nbs/10g_requests.ipynb #ab1dc122
 def parse_value(
@@ -46,13 +46,13 @@ def parse_overrides(
     pairs: list[str],              # each name=value
 ) -> tuple[dict, list[str]]:       # dotted names to values; problems
     "What `--set` was given."
-    known, values, problems = settings(), {}, []
+    values, problems = {}, []
     for pair in pairs:
         name, equals, text = pair.partition("=")
         name = name.strip()
         if unreadable(pair): problems.append(f"--set {pair!r} holds bytes that are no UTF-8 text")
         elif not equals: problems.append(f"--set {pair} has no value; write it as --set {pair}=VALUE")
-        else: values[name] = parse_value(text, known[name].type if name in known else None)
+        else: values[name] = parse_value(text, getattr(find_setting(name), "type", None))
     return values, problems
 
 def parse_stages(
