@@ -28,9 +28,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "status_command", "sweep_command", "take_up", "top"
     ],
     "doctor": [
-        "Finding", "ask_hub", "asked_rows", "check_disk", "check_hub", "check_machine", "check_memory",
-        "check_model", "check_packages", "check_plan", "check_records", "examine", "finding_lines",
-        "gpu_words", "hub_answer", "hub_names", "imagined_gpus", "memory_verdict", "needs", "planned"
+        "Finding", "T4_GIB", "ask_hub", "check_disk", "check_hub", "check_machine", "check_memory",
+        "check_model", "check_packages", "check_records", "examine", "finding_lines", "gpu_words",
+        "hub_answer", "hub_names", "memory_verdict", "needs", "would_compile"
     ],
     "kernels": [
         "Execution", "Forked", "LIBRARIES", "can_fork", "explain", "interrupt", "kernel_environment",
