@@ -37,6 +37,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "kernel_manager", "last_words", "of_the_system", "our_errors", "papermill_to", "plain",
         "run_kernel", "start_server", "stop", "tidy"
     ],
+    "peers": [
+        "OURS", "PEERS", "PEER_BENCHES", "WEIGHT_TYPES", "WEIGHT_WHAT", "against", "beside", "judged",
+        "peer_case", "plain_trl_rows", "train_peer", "weight_type_rows"
+    ],
     "pipeline": [
         "LiveLines", "PlainLines", "StageFailed", "forget", "has_page", "missing_stages", "page",
         "progress_lines", "read_progress", "run_pipeline", "run_stage", "sweep_leftovers"
