@@ -24,11 +24,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from ..core import (COLOURS, LABELS, GemmaPeftError, Run, commit, from_here, hardware, in_short,
+                             locked, nearest, open_axes, package_versions, quiet, writing)
 from .cases import (CASES, GENERATION, bench_model, bench_rows, decoding_model,
                                   measure_generation, measure_startup, mode_curve, stage_seconds, train_ours,
                                   train_trl)
-from ..core import (COLOURS, LABELS, GemmaPeftError, Run, commit, from_here, hardware, in_short,
-                             locked, nearest, open_axes, package_versions, quiet, repository_root, writing)
 
 # %% ../../nbs/10c_bench.ipynb #9f692252
 OPERATIONS = dict(qlora=4e9, galore=.7 * 6e9 + .3 * 4e9)                                # a token
@@ -172,11 +172,12 @@ def case_words(name: str) -> str:
     changes = ", ".join(f"{k}={v}" for k, v in c.settings.items())
     return f"{LABELS[c.arm]}, {changes}" + (f", within {c.cap_gib} GiB" if c.cap_gib else "")
 
-# %% ../../nbs/10c_bench.ipynb #e98b4e08
+# %% ../../nbs/10c_bench.ipynb #1563253b
 def benches() -> dict[str, Bench]:     # name -> what it is; those of the optimiser are chapter 05's
     "All that can be measured."
     from gemma_peft.galore import GALORE_BENCHES
     from gemma_peft.qlora import EMBEDDING_WHAT, embedding_losses
+
     from gemma_peft.cli.peers import PEER_BENCHES
     known = {name: Bench(case_words(name), "training", training_rows) for name in CASES}
     known |= {name: Bench(f"generation, {n} prompts together", "generation", generation_rows)

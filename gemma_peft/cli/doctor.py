@@ -7,7 +7,7 @@ __all__ = ['Finding', 'finding_lines', 'gpu_words', 'check_machine', 'planned', 
            'memory_verdict', 'imagined_gpus', 'check_memory', 'check_packages', 'check_disk', 'check_model',
            'check_records', 'ask_hub', 'hub_answer', 'hub_names', 'check_hub', 'examine']
 
-# %% ../../nbs/10b_doctor.ipynb #7d11da5d
+# %% ../../nbs/10b_doctor.ipynb #bda1eacb
 import os
 import shutil
 import urllib.error
@@ -15,10 +15,10 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core import (GemmaPeftError, from_here, hardware, hub_token, is_local, label,
+                             package_versions, runs_folder)
 from .printing import screen, wrapped
 from .requests import check_process
-from ..core import (GemmaPeftError, from_here, hardware, hub_token, is_local, label, package_versions,
-                             runs_folder)
 
 # %% ../../nbs/10b_doctor.ipynb #6bf525f2
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def check_machine() -> list[Finding]:
     return [Finding("processor", processor), Finding("GPU", gpu_words(h["gpus"], names), mend),
             *[Finding("processes", "several", problem) for problem in check_process()]]
 
-# %% ../../nbs/10b_doctor.ipynb #60209628
-def planned(config, method: str, machine=None):      # machine: what training.Machine says of one; None: this one
+# %% ../../nbs/10b_doctor.ipynb #0426f081
+def planned(config, method: str, machine=None):      # machine: a training.Machine; None: this one
     "The plan a run would make, from the records that are asked for. Raises as training does."
     from gemma_peft.training import make_plan
     return make_plan(config, method, [config.data.max_length] * asked_rows(config), machine)
@@ -237,5 +237,5 @@ def examine(config) -> list[Finding]:
     about = [f for f in hub if f.what in (config.model.id, "hub")]
     closed = any(f.remedy or "not asked" in f.text for f in about)
     plans = check_plan(config, "qlora") + check_plan(config, "galore")
-    return (check_machine() + plans + check_memory(config) + check_packages() + check_model(config, not closed)
-            + check_records(config) + check_disk(2 if config.model.id == "tiny" else 25) + hub)
+    return (check_machine() + plans + check_memory(config) + check_packages()
+            + check_model(config, not closed) + check_records(config) + check_disk(2 if config.model.id == "tiny" else 25) + hub)
