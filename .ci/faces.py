@@ -3,7 +3,9 @@
 Run by `make sync` after nbdev has exported the notebooks. A module's public names are its `__all__`, which nbdev writes. A chapter with a
 `main` can be started by its name (`python -m gemma_peft.cli`).
 """
-import ast, sys, textwrap
+import ast
+import sys
+import textwrap
 from pathlib import Path
 
 def public_names(module: Path) -> list[str]:

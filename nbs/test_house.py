@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ NOTEBOOKS = sorted(HERE.glob("[0-9]*.ipynb"))
 MODULES = sorted(p for p in PACKAGE.rglob("[!_]*.py") if "notebooks" not in p.parts)
 WIDEST, LONGEST, MOST_CELLS, MOST_LINES = 110, 45, 64, 420      # characters a line, lines a cell, code cells a notebook, lines a module
 
+@lru_cache(None)
 def cells(notebook: Path) -> list[dict]:
     "A notebook's code cells, each with its source as one text."
     read = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return [dict(c, source="".join(c["source"])) for c in read if c["cell_type"] == "code"]
 
 def is_exported(cell: dict) -> bool: return bool(re.match(r"\s*#\|\s*export", cell["source"]))
+@lru_cache(None)
 def module_of(notebook: Path) -> str: return next(m[1] for c in cells(notebook) if (m := re.match(r"#\|\s*default_exp\s+(\S+)", c["source"])))
 def name(path: Path) -> str: return path.stem
 def chapter_of(module: str) -> str: return module.split(".")[0]
@@ -58,6 +61,7 @@ def imported(module: Path) -> set[str]:
         for alias in node.names: found |= {home} if (home := home_of(parts, alias.name)) else set()
     return found
 
+@lru_cache(None)
 def home_of(parts: tuple, name: str) -> str:
     "The module in which an imported name is defined; empty for the package itself."
     if (PACKAGE.joinpath(*parts, name + ".py")).exists(): return ".".join((*parts, name))
@@ -66,6 +70,7 @@ def home_of(parts: tuple, name: str) -> str:
         if name in public_names(module): return ".".join((*parts, module.stem))
     return ""
 
+@lru_cache(None)
 def public_names(module: Path) -> set[str]:
     "A module's `__all__`."
     found = [n for n in ast.parse(module.read_text(encoding="utf-8")).body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "__all__"]

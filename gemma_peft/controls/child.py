@@ -8,19 +8,32 @@ __all__ = ['TRAINERS', 'SCORE_NAMES', 'MEASURES', 'quietly', 'printed_by', 'toy_
            'finish_arm']
 
 # %% ../../nbs/08d_child.ipynb #d0c11d03
-import contextlib, hashlib, io, json, os, shutil
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable
 
-from ..core import (GemmaPeftError, Run, fingerprint, locked, stage_settings, training_inputs,
-                             writing, toy_gemma)
+from gemma_peft.eval import (
+    ARMS,
+    drop_parts,
+    evaluate_model,
+    evaluate_models,
+    measure_model,
+    results_file,
+    text_rows,
+    training_sample,
+)
+
+from ..core import GemmaPeftError, Run, fingerprint, locked, stage_settings, training_inputs, writing
 from ..data import toy_rows
-from ..training import free_memory, load_model
-from ..qlora import train_qlora
 from ..galore import train_galore
-from ..eval import (ARMS, drop_parts, evaluate_model, evaluate_models, measure_model, results_file,
-                             text_rows, training_sample)
+from ..qlora import train_qlora
+from ..training import free_memory, load_model, toy_run
 
 # %% ../../nbs/08d_child.ipynb #d0c11d05
 def quietly(f, *args, **kwargs):
@@ -34,16 +47,13 @@ def printed_by(f, *args, **kwargs) -> str:
 
 _TOY = {"qlora.r": 4, "qlora.learning_rate": 1e-2,
        "galore.rank": 8, "galore.update_proj_gap": 20, "galore.learning_rate": 1e-2,
-       "training.epochs": 1.5, "training.micro_batch_size": 10,
+       "training.epochs": 1.5, "training.micro_batch_size": 10, "training.gradient_accumulation_steps": 1,
+       "training.mode": "auto",
        "eval.max_new_tokens": 4, "eval.batch_size": 8, "controls.full_learning_rate": 1e-2}
 
-def toy_arms(folder: Path) -> Run:
+def toy_arms() -> Run:
     "A toy run whose arms are trained and evaluated."
-    tokenizer, model = toy_gemma()
-    run = Run.open("tiny", folder, _TOY)
-    with run.writing("tiny/model") as path:
-        model.save_pretrained(path)
-        tokenizer.save_pretrained(path)
+    run = toy_run(_TOY)
     def row(i, r):
         source = ("alpaca", "tulu")[i // 3 % 2]
         return r | dict(source=source, prompt_id=r["id"], prompt_length=4, prompt="?", reference="!")
@@ -51,7 +61,7 @@ def toy_arms(folder: Path) -> Run:
     for split, part in dict(train=rows[:36], validation=rows[36:42], test=rows[42:]).items():
         run.write_json(f"data/processed/{split}_processed.json", part)
     for work in (train_qlora, train_galore, evaluate_models): quietly(work, run)
-    return run
+    return Run.load(run.path)
 
 # %% ../../nbs/08d_child.ipynb #2f1fa9ad
 def mirror(
@@ -74,7 +84,7 @@ def _link(ours: Path, theirs: Path):
         try: os.link(ours, part)
         except OSError: shutil.copy2(ours, part)
 
-# %% ../../nbs/08d_child.ipynb #f87634e1
+# %% ../../nbs/08d_child.ipynb #d07da656
 class ChildRun(Run):
     "A run inside another, which hears of its progress and its warnings."
     parent, name = None, ""
@@ -83,7 +93,6 @@ class ChildRun(Run):
         super().warn(f"{self.name}: {text}")
         if self.parent.active: self.parent.active[1].append(f"{self.name}: {text}")
 
-# %% ../../nbs/08d_child.ipynb #d07da656
 def child_run(
     run: Run,
     name: str,                        # its folder in the run, such as seeds/1

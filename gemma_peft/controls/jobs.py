@@ -9,17 +9,42 @@ __all__ = ['CONTROLS', 'DEFINITIONS', 'train_seed', 'seed_scores', 'seed_table',
 
 # %% ../../nbs/08_controls.ipynb #40441d7f
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from statistics import mean, stdev
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
-from ..core import (COLOURS, LABELS, LADDER, SOURCES, STAGES, GemmaPeftError, Run, listed, stage,
-                             stage_settings, stage_state, subplots, training_inputs)
-from ..training import load_model
+from gemma_peft.controls.child import (
+    MEASURES,
+    SCORE_NAMES,
+    alone,
+    arm_inputs,
+    child_run,
+    drop_models,
+    evaluate_once,
+    finish_arm,
+    measure_once,
+    overall_of,
+    trained,
+)
+from gemma_peft.core import (
+    COLOURS,
+    LABELS,
+    LADDER,
+    STAGES,
+    GemmaPeftError,
+    Run,
+    listed,
+    stage,
+    stage_settings,
+    stage_state,
+    subplots,
+    training_inputs,
+)
+
 from ..eval import ARMS, gap, results_file, text_rows, training_sample
-from .child import (MEASURES, SCORE_NAMES, alone, arm_inputs, child_run, drop_models,
-                                       evaluate_once, finish_arm, measure_once, overall_of, trained)
+from ..training import load_model
 from .ladder import effect_text, effects, ladder_table, make_row, note_file
 from .rows import ROWS, asked_rows, row_folder, row_name
 
@@ -109,7 +134,7 @@ def losses_table(run: Run) -> dict:   # forgetting and forgetting_tokens, genera
 def sources_of(run: Run) -> list[str]:
     "The sources of the training rows. Raises GemmaPeftError for fewer than two."
     present = {r["source"] for r in run.read_json("data/processed/train_processed.json")}
-    if len(present) > 1: return sorted(present, key=list(getattr(run, "sources", SOURCES)).index)
+    if len(present) > 1: return sorted(present, key=run.sources.index)
     only = listed(present) or "none"
     raise GemmaPeftError("controls.leave_one_out = true trains without one source at a time, and the rows of "
                          f"this run have only {only}: there is nothing to leave out. "
@@ -124,12 +149,13 @@ def leave_out(
     child = child_run(run, f"leave_one_out/{source}", folders=("tiny",))     # with records of its own
     for split in ("train", "validation", "test"):
         name = f"data/processed/{split}_processed.json"
-        def belongs(r): return (r["source"] == source) == (split == "test")
-        child.write_json(name, [r for r in run.read_json(name) if belongs(r)])
+        rows = run.read_json(name)
+        child.write_json(name, [r for r in rows if (r["source"] == source) == (split == "test")])
     results = {}
     for arm in arms:
         with alone(child, arm):
-            results[arm] = evaluate_once(child, arm, lambda: trained(child, arm), training_inputs(child, arm))
+            load = partial(trained, child, arm)
+            results[arm] = evaluate_once(child, arm, load, training_inputs(child, arm))
             drop_models(child, arm)
     return results
 
@@ -223,16 +249,16 @@ def _check_settings(run: Run):
 @stage("controls", result=lambda run: run.read_json(CONTROLS))
 def make_controls(run: Run) -> dict:
     "Make the controls that the run asks for; all figures in results/metrics/controls.json."
-    asked = run.asked_controls()
-    table = dict(asked=asked, not_asked=[k for k, v in asked.items() if not v])
-    if any(asked.values()): check_controls(run)
+    wanted = run.asked_controls()
+    table = dict(asked=wanted, not_asked=[k for k, v in wanted.items() if not v])
+    if any(wanted.values()): check_controls(run)
     made = {name: job.make() for name, job in control_jobs(run).items()}
-    if asked["seeds"]: table |= dict(seeds=seed_table(run), seed_scores=seed_scores(run))
-    if asked["ladder"]:
+    if wanted["seeds"]: table |= dict(seeds=seed_table(run), seed_scores=seed_scores(run))
+    if wanted["ladder"]:
         notes = {row: made[f"ladder/{row_folder(run, row).name}"] for row in asked_rows(run)}
         notes = {row: note for row, note in notes.items() if note}
         table |= dict(ladder=ladder_table(run), notes=notes, effects=effects(run))
-    if asked["leave_one_out"]: table["leave_one_out"] = leave_one_out_table(run)
+    if wanted["leave_one_out"]: table["leave_one_out"] = leave_one_out_table(run)
     run.write_json(CONTROLS, table | losses_table(run) | dict(definitions=DEFINITIONS))
     return run.read_json(CONTROLS)
 

@@ -10,21 +10,56 @@ __all__ = ['FULL', 'COST', 'make_base_nf4', 'merged_model', 'make_merged_dequant
            'effect_text', 'plot_ladder']
 
 # %% ../../nbs/08a_ladder.ipynb #a0c11d03
-import json, shutil
+import json
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Callable
 
-from ..core import (COLOURS, LABELS, GemmaPeftError, Run, get, load_adapter, load_tokenizer,
-                             nearest, subplots, training_inputs)
-from ..training import (MODES, choose_mode, compute_settings, fit, free_memory, galore_storage,
-                                 ledger, load_base, load_model, matrices, model_shape, validation_loss)
-from ..qlora import lora_config, lora_update, save_adapter
-from ..galore import GaLoreAdamW, galore_model, save_model
+from gemma_peft.controls.child import (
+    MEASURES,
+    SCORE_NAMES,
+    arm_inputs,
+    child_run,
+    finish,
+    finish_arm,
+    once,
+    overall_of,
+    trained,
+)
+from gemma_peft.core import (
+    COLOURS,
+    LABELS,
+    GemmaPeftError,
+    Run,
+    get,
+    load_adapter,
+    load_tokenizer,
+    nearest,
+    subplots,
+    training_inputs,
+)
+
+# %% ../../nbs/08a_ladder.ipynb #a0c11d32
+from gemma_peft.training import (
+    MODES,
+    choose_mode,
+    compute_settings,
+    fit,
+    free_memory,
+    galore_storage,
+    ledger,
+    load_base,
+    load_model,
+    matrices,
+    model_shape,
+    validation_loss,
+)
+
 from ..eval import ARMS, results_file, where_it_fits
-from .child import (MEASURES, SCORE_NAMES, arm_inputs, child_run, finish, finish_arm,
-                                       once, overall_of, trained)
+from ..galore import GaLoreAdamW, galore_model, save_model
+from ..qlora import lora_config, lora_update, save_adapter
 from .rows import MAKERS, ROWS, asked_rows, makes, name_of, row_folder, row_name
 
 # %% ../../nbs/08a_ladder.ipynb #2d7ca4f4
@@ -269,35 +304,37 @@ def _figures(path: Path) -> dict:
     "What a file of figures holds; empty where there is none."
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
+def _table_row(place: Place, scores: dict) -> dict:     # scores: row -> overall, of all that were measured
+    "A row of the table."
+    own, cost = place.overall, _figures(place.folder / f"results/metrics/{place.model}_metrics.json")
+    if cost.get("gpu_shared"): cost["train_seconds"] = None            # others' work is in it
+    beside = place.versus or ((cost["arm"],) if "arm" in cost else ())
+    versus = next((v for v in beside if v in scores), None)
+    is_one_change = not beside or versus == beside[0]
+    def change(name): return None if versus is None else round(own[name] - scores[versus][name], 6)
+    return dict(row=place.row, label=place.label, versus=versus,
+                changed=ROWS[place.row].change if is_one_change else "",
+                **{name: own[name] for name in SCORE_NAMES},
+                reference_loss_change=change("reference_loss"), bleu4_change=change("bleu4"),
+                text_loss=_figures(place.folder / MEASURES(place.model)).get("text_loss"),
+                **{k: cost.get(k) for k in COST})
+
 def ladder_table(run: Run) -> list[dict]:   # row, label, versus, changed, scores and changes, text_loss, cost
     "Every row that was measured: what changed against which other, what it scored, what it cost."
-    places, table = measured(run), []
+    places = measured(run)
     scores = {p.row: p.overall for p in places}
-    for p in places:
-        cost, own = _figures(p.folder / f"results/metrics/{p.model}_metrics.json"), p.overall
-        if cost.get("gpu_shared"): cost["train_seconds"] = None            # others' work is in it
-        beside = p.versus or ((cost["arm"],) if "arm" in cost else ())
-        versus = next((v for v in beside if v in scores), None)
-        def change(name): return None if versus is None else round(own[name] - scores[versus][name], 6)
-        is_one_change = not beside or versus == beside[0]
-        table.append(dict(row=p.row, label=p.label, versus=versus,
-                          changed=ROWS[p.row].change if is_one_change else "",
-                          **{name: own[name] for name in SCORE_NAMES},
-                          reference_loss_change=change("reference_loss"), bleu4_change=change("bleu4"),
-                          text_loss=_figures(p.folder / MEASURES(p.model)).get("text_loss"),
-                          **{k: cost.get(k) for k in COST}))
-    return table
+    return [_table_row(p, scores) for p in places]
 
 # %% ../../nbs/08a_ladder.ipynb #0bd04927
 def effects(run: Run) -> list[dict]:   # effect, row, versus, reference_loss, bleu4: differences
     "Quantisation, low rank and optimiser, each as the difference between two rows that were measured."
-    table, told = {r["row"]: r for r in ladder_table(run)}, []
+    table, differences = {r["row"]: r for r in ladder_table(run)}, []
     for name in table:
         row, versus = ROWS[name], ROWS[name].versus[:1]
         if not row.effect or versus[0] not in table: continue
-        differences = {k: round(table[name][k] - table[versus[0]][k], 6) for k in ("reference_loss", "bleu4")}
-        told.append(dict(effect=row.effect, row=name, versus=versus[0], **differences))
-    return told
+        changes = {k: round(table[name][k] - table[versus[0]][k], 6) for k in ("reference_loss", "bleu4")}
+        differences.append(dict(effect=row.effect, row=name, versus=versus[0], **changes))
+    return differences
 
 def effect_text(differences: list[dict]) -> list[str]:
     "The effects in words."

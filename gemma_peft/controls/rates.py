@@ -7,11 +7,14 @@ __all__ = ['SWEPT', 'TRAIN', 'SWEEP', 'rates_for', 'share_of', 'try_rate', 'read
            'chosen_rates', 'at_the_end', 'sweep_advice', 'plot_sweep']
 
 # %% ../../nbs/08b_rates.ipynb #67744a31
-import math, random, shutil
+import math
+import random
+import shutil
+
 from ..core import COLOURS, GemmaPeftError, Run, get, nearest, subplots, training_inputs
-from ..training import NonFiniteLoss, free_memory
-from ..qlora import train_qlora
 from ..galore import train_galore
+from ..qlora import train_qlora
+from ..training import NonFiniteLoss, free_memory
 from .child import alone, child_run, once
 from .ladder import FULL, train_full_adamw
 from .rows import ROWS

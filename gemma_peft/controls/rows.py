@@ -11,9 +11,20 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import gemma_peft
-from ..core import (LABELS, Config, GemmaPeftError, Run, apply, get, nearest, read_text, settings,
-                             shown)
+from gemma_peft.core import (
+    LABELS,
+    Config,
+    GemmaPeftError,
+    Run,
+    apply,
+    get,
+    nearest,
+    notebooks_folder,
+    read_text,
+    settings,
+    shown,
+)
+
 from ..eval import ARMS
 
 # %% ../../nbs/08e_rows.ipynb #5fc5ea02
@@ -37,9 +48,7 @@ ROWS = dict(
 
 def ladder_folder() -> Path:
     "Where the rows' files lie."
-    package = Path(gemma_peft.__file__).resolve().parent
-    folders = (package.parent / "nbs/ladder", package / "notebooks/ladder")
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
+    return notebooks_folder() / "ladder"
 
 # %% ../../nbs/08e_rows.ipynb #a0c11d08
 MAY_SET = ("seed", "training", "qlora", "galore", "eval")
@@ -151,8 +160,8 @@ def own_row(path: Path) -> str:    # its name
 
 def asked_rows(run: Run) -> dict[str, Row]:
     "The rows that a run asks for, by name. Raises GemmaPeftError for a file that is none."
-    asked = run.config.controls.ladder
-    names = [own_row(Path(text)) if text.endswith(".toml") else row_name(text) for text in asked]
+    names = [own_row(Path(text)) if text.endswith(".toml") else row_name(text)
+             for text in run.config.controls.ladder]
     return {name: ROWS[name] for name in names}
 
 def row_folder(run: Run, name: str) -> Path:

@@ -11,10 +11,27 @@ from pathlib import Path
 
 import numpy as np
 
+from gemma_peft.eval import (
+    ARMS,
+    COMPARED,
+    RESAMPLES,
+    SEEN,
+    Answers,
+    add_intervals,
+    figures,
+    group_figures,
+    how_much,
+    intervals,
+    no_difference,
+    other_definitions,
+    resample_counts,
+    resampled,
+    results_file,
+    rounded,
+    too_few,
+)
+
 from ..core import GemmaPeftError, Run, stage
-from ..eval import (ARMS, COMPARED, RESAMPLES, SEEN, Answers, add_intervals, figures, group_figures,
-                             intervals, other_definitions, resample_counts, resampled, results_file, rounded,
-                             too_few)
 from .pairs import compare_left_out, compare_models, compare_without, one_arm
 from .rows import name_of
 from .saved import answer_files, overlapping, read_models, statistics_of
@@ -151,15 +168,11 @@ def with_interval(
     low, high = group[f"{key}_ci95_low"], group[f"{key}_ci95_high"]
     return f"{group[key]:.4f} (no interval)" if low is None else f"{group[key]:.4f} ({low:.4f} to {high:.4f})"
 
-def _difference_line(r: dict) -> str:
+def _verdict(r: dict) -> str:
     "A comparison in a line for a terminal."
     one = " with one seed" if r["seeds"] == 1 else ""
-    if r["ci95_low"] is None:
-        return f"no difference can be shown from so few prompts{one} ({r['difference']:+.4f})"
-    sure = f"95% interval {r['ci95_low']:+.4f} to {r['ci95_high']:+.4f}, Holm-corrected p {r['p_holm']:.3f}"
-    if r["significant"]: return f"differ by {r['difference']:+.4f}{one}, {sure}"
-    return (f"no difference shown{one} ({r['difference']:+.4f}; {r['mde80']:.4f} would be found 4 times in "
-            f"5, before correction), {sure}")
+    side = "higher" if r["difference"] > 0 else "lower"
+    return no_difference(r, one) or f"the first is {side}{one}, {how_much(r)}"
 
 # %% ../../nbs/08c_score.ipynb #c0c0c00b
 def score_lines(result: dict) -> list[str]:      # result: what `read_scores` gives
@@ -177,7 +190,7 @@ def score_lines(result: dict) -> list[str]:      # result: what `read_scores` gi
         rows.append((f"{name_of(r['model'])} without {name_of(r['source'])}, and {other}", r))
     titles = dict(bleu4="BLEU-4", rouge_l="ROUGE-L")
     for who, r in rows:
-        if r["metric"] in titles: lines.append(f"{titles[r['metric']]:<8} {who}: {_difference_line(r)}")
+        if r["metric"] in titles: lines.append(f"{titles[r['metric']]:<8} {who}: {_verdict(r)}")
     for mix, arm in result["scores"].get("one_arm", {}).items():
         lines.append(f"{name_of(mix)} is {name_of(arm)} alone, the end of its grid; not tested as a mix")
     return lines

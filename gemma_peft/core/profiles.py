@@ -144,6 +144,15 @@ def _source_problems(config: Config, source: str) -> list[str]:
                 "give a hub id, or a local file or folder"]
     return []
 
+# %% ../../nbs/00e_profiles.ipynb #8ce4b59e
+def _lacking_trackers(values: dict, origin: dict | None) -> list[str]:
+    "Trackers that somebody asked for and that are not installed. The default one may be missing."
+    if (origin or {}).get("training.report_to") == "default": return []
+    lacking = [t for t in values["training.report_to"] if importlib.util.find_spec(t) is None]
+    if not lacking: return []
+    return [f"training.report_to = {', '.join(lacking)} needs a package that is not installed: "
+            f"pip install {' '.join(lacking)}, or --set training.report_to="]
+
 # %% ../../nbs/00e_profiles.ipynb #c0de0010
 def missing_inputs(
     config: Config,
@@ -175,14 +184,6 @@ def local_paths(name: str, value) -> dict[str, Path]:
     return {text: path for text in texts if (path := local_path(text))}
 
 # %% ../../nbs/00e_profiles.ipynb #983e6fee
-def _lacking_trackers(values: dict, origin: dict | None) -> list[str]:
-    "Trackers that somebody asked for and that are not installed. The default one may be missing."
-    if (origin or {}).get("training.report_to") == "default": return []
-    lacking = [t for t in values["training.report_to"] if importlib.util.find_spec(t) is None]
-    if not lacking: return []
-    return [f"training.report_to = {', '.join(lacking)} needs a package that is not installed: "
-            f"pip install {' '.join(lacking)}, or --set training.report_to="]
-
 def resolve(
     profile: str = "tiny",          # a name in PROFILES, or a TOML file
     overrides: dict | None = None,  # dotted names to values

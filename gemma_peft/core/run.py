@@ -157,6 +157,28 @@ def load(cls,
     run.origin = {name: origin.get(name, "default") for name in settings(run.config)}
     return run
 
+# %% ../../nbs/00a_run.ipynb #c0de0092
+@patch_to(Run)
+def describe(self) -> dict:
+    "What run.json holds."
+    seeds = list(dict.fromkeys([self.config.seed, *self.other_seeds()]))
+    request = dict(profile=self.profile, overrides=self.overrides, values=self.values)
+    return request | dict(config=profiles.nested(flatten(self.config)), origin=self.origin, seeds=seeds,
+                          versions=package_versions(), commit=commit(), hardware=hardware())
+
+@patch_to(Run)
+def other_seeds(self) -> list[int]:
+    "Training seeds beside the run's own; none unless `seeds` was asked for."
+    if self.origin["seeds"] == "default": return []
+    return [s for s in dict.fromkeys(self.config.seeds) if s != self.config.seed]
+
+@patch_to(Run)
+def asked_controls(self) -> dict:
+    "The controls a run asks for; empty values are not asked for."
+    c = self.config.controls
+    return dict(seeds=self.other_seeds(), ladder=list(c.ladder), leave_one_out=c.leave_one_out,
+                forgetting_text=c.forgetting_text, generalisation=c.generalisation)
+
 # %% ../../nbs/00a_run.ipynb #28b20fd4
 @patch_to(Run, cls_method=True)
 def open(cls,
@@ -197,28 +219,6 @@ def keep(self):
     except GemmaPeftError: record = {}
     if record and all(record.get(k) == now[k] for k in compared): return
     with joined(self): self.write_json("run.json", now)
-
-# %% ../../nbs/00a_run.ipynb #c0de0092
-@patch_to(Run)
-def describe(self) -> dict:
-    "What run.json holds."
-    seeds = list(dict.fromkeys([self.config.seed, *self.other_seeds()]))
-    request = dict(profile=self.profile, overrides=self.overrides, values=self.values)
-    return request | dict(config=profiles.nested(flatten(self.config)), origin=self.origin, seeds=seeds,
-                          versions=package_versions(), commit=commit(), hardware=hardware())
-
-@patch_to(Run)
-def other_seeds(self) -> list[int]:
-    "Training seeds beside the run's own; none unless `seeds` was asked for."
-    if self.origin["seeds"] == "default": return []
-    return [s for s in dict.fromkeys(self.config.seeds) if s != self.config.seed]
-
-@patch_to(Run)
-def asked_controls(self) -> dict:
-    "The controls a run asks for; empty values are not asked for."
-    c = self.config.controls
-    return dict(seeds=self.other_seeds(), ladder=list(c.ladder), leave_one_out=c.leave_one_out,
-                forgetting_text=c.forgetting_text, generalisation=c.generalisation)
 
 # %% ../../nbs/00a_run.ipynb #c0de0021
 @patch_to(Run)

@@ -62,6 +62,7 @@ def _package_metrics(scripts: str) -> tuple:
     "The package's BLEU and ROUGE; raises whatever hinders it. Scripts are fetched, or taken from what was."
     import evaluate
     from huggingface_hub import constants
+    evaluate.utils.logging.set_verbosity_error()        # a copy that was fetched before is no news
     if constants.HF_HUB_OFFLINE: evaluate.config.HF_EVALUATE_OFFLINE = True   # it knows only its own variable
     paths = [str(Path(scripts) / name) if scripts else name for name in ("bleu", "rouge")]
     return tuple(evaluate.load(path, module_type="metric", keep_in_memory=True) for path in paths)
@@ -70,7 +71,9 @@ def _package_metrics(scripts: str) -> tuple:
 def _why_unavailable(scripts: str) -> str:
     "Why the package's metrics cannot be had, asked once; empty where they can."
     try: _package_metrics(scripts)
-    except Exception as e: return in_short(e)         # no network, a script that needs more than is installed
+    except (FileNotFoundError, ConnectionError) as e:
+        return in_short(e) if scripts else "its scripts are neither here nor to be had from the hub"
+    except Exception as e: return in_short(e)         # such as a script that needs more than is installed
     return ""
 
 # %% ../../nbs/06b_definitions.ipynb #6a87bef2
@@ -84,14 +87,13 @@ def evaluate_scores(
     _check_pairs(predictions, references)
     nothing = dict.fromkeys(EVALUATE)
     if why := _why_unavailable(scripts):
-        say_once("the `evaluate` package's own BLEU and ROUGE are left out, for their scripts cannot be "
-                 f"fetched from the hub ({why}); all other scores are there")
+        say_once(f"the `evaluate` package's own BLEU and ROUGE are left out ({why}); all other scores are there")
         return nothing | dict(evaluate_unavailable=why)
     bleu, rouge = _package_metrics(scripts)
     texts = dict(predictions=predictions, references=references)
     try: pooled = bleu.compute(**texts)["bleu"]
-    except ZeroDivisionError: return nothing | dict(evaluate_unavailable="its script divides by zero: all "
-                                                                         "answers are empty")
+    except ZeroDivisionError:
+        return nothing | dict(evaluate_unavailable="its script divides by zero: all answers are empty")
     each = rouge.compute(**texts, rouge_types=["rougeL"], use_stemmer=True, use_aggregator=False)["rougeL"]
     return nothing | dict(evaluate_bleu=pooled, evaluate_rouge_l=float(np.mean(each)))
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ..core import decoder, output_head, text_config
-from ..training import bare, no_gpu, say_once, why_unrecorded
+from ..training import bare, capped, no_gpu, say_once, soft_cap, why_unrecorded
 
 # %% ../../nbs/06f_generation.ipynb #d6e4601f
 class FixedCache:
@@ -148,14 +148,13 @@ class Decoder:
         self.text, self.head, self.config = decoder(model), output_head(model), text_config(model.config)
         self.cache = FixedCache(self.config, batch, slots, model.dtype, model.device)
         self.state, self.graph = DecodingState(batch, slots, *state, model.device), None
-        self.slots, self.window = slots, self.config.sliding_window or slots + 1
+        self.slots, self.window, self.cap = slots, self.config.sliding_window or slots + 1, soft_cap(model)
 
     def run(self, ids, position, masks):      # (batch, seq) twice, kind of layer -> mask
         "Run the model on new tokens, and choose the next."
         hidden = self.text(input_ids=ids, position_ids=position, past_key_values=self.cache, use_cache=True,
                            attention_mask=masks).last_hidden_state
-        logits, cap = self.head(hidden[:, -1]).float(), getattr(self.config, "final_logit_softcapping", None)
-        self.state.choose(torch.tanh(logits / cap) * cap if cap else logits)
+        self.state.choose(capped(self.head(hidden[:, -1]), self.cap))
 
     def prefill(self, ids, mask):             # (batch, seq) twice
         "The prompts, and their first token each."

@@ -12,9 +12,18 @@ import weakref
 
 import torch
 
+from gemma_peft.galore.buckets import (
+    CHUNK,
+    DEFAULTS,
+    KEYS,
+    LARGE_CHUNK,
+    STRUCTURE,
+    Bucket,
+    chunks,
+    group_problems,
+)
+
 from ..core import patch_to
-from .buckets import (CHUNK, DEFAULTS, KEYS, LARGE_CHUNK, STRUCTURE, Bucket, chunks,
-                                       group_problems)
 from .low_rank import GaLoreError
 
 # %% ../../nbs/05e_adamw.ipynb #9e5ae6ed
@@ -211,7 +220,7 @@ def _receive(self, p):
     (b, i), g, p.grad = self._place[p], p.grad, None
     s = slice(i, i + 1)
     if i not in b.waiting and self._due(b, i): self._refresh_from(b, s, g)
-    low = b.project(s, [g])[0]
+    low = b.projected(s, [g])[0]
     self._note_outside(g, low)
     now = self.layerwise == "backward" and self.last_micro_batch
     if not now or i in b.waiting:
@@ -261,6 +270,7 @@ def _average(self, t):
         t /= self.process_group.size()
     return t
 
+# %% ../../nbs/05e_adamw.ipynb #ec6d7b6c
 @patch_to(GaLoreAdamW)
 def _measure(self, tensors: list):
     "The norm of a step's gradients, from what is left of them and the squares that were noted."

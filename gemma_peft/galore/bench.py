@@ -17,15 +17,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import wraps
 
 import torch
 
 from ..core import GemmaPeftError, Run, load_tokenizer
+from ..training import fit, free_memory, head_logits, hidden_and_targets, mean_loss, reference_loss
 from .adamw import GaLoreAdamW
 from .buckets import LARGE_CHUNK
 from .low_rank import SUBSPACES, captured_energy, exact_subspace, project, projected_sides
 from .train import galore_model, galore_optimizer, save_model, state_gib
-from ..training import fit, free_memory, head_logits, hidden_and_targets, mean_loss, reference_loss
 
 # %% ../../nbs/05f_bench.ipynb #e817d9e7
 GEMMA_1B = dict(
@@ -80,6 +81,17 @@ def seconds(f) -> float:
     return time.perf_counter() - start
 
 # %% ../../nbs/05f_bench.ipynb #15d00df5
+def _tidily(measure):
+    "The same function; what it held is given back when it is done."
+    @wraps(measure)
+    def tidy(*args, **more):
+        try: return measure(*args, **more)
+        finally:
+            gc.collect()
+            free_memory()
+    return tidy
+
+@_tidily
 def measure_step(
     case: str,
     make,                 # parameters -> optimiser
@@ -98,9 +110,6 @@ def measure_step(
     if torch.cuda.is_available(): torch.cuda.reset_peak_memory_stats()
     before, times = allocated_gib(), sorted(seconds(step) for _ in range(steps))
     temporary = allocated_gib(peak=True) - before
-    del optimizer, params
-    gc.collect()
-    free_memory()
     median = times[steps // 2]
     return dict(case=case, first_step_seconds=round(first, 3), median_step_ms=round(median * 1e3, 3),
                 fastest_step_ms=round(times[0] * 1e3, 3), state_gib=round(kept, 3),
@@ -189,6 +198,7 @@ def bench_subspace(run=None, quick: bool = False) -> Iterator[dict]:
     for subspace in SUBSPACES: yield measure_subspace(subspace, gradients, rank, best)
 
 # %% ../../nbs/05f_bench.ipynb #909bfde2
+@_tidily
 def measure_peak(
     case: str,
     make,                  # parameters -> optimiser
@@ -210,9 +220,6 @@ def measure_peak(
     fastest = min(seconds(step) for _ in range(steps))
     peak = allocated_gib(peak=True)
     for p in params: p.grad, p._post_accumulate_grad_hooks = None, None
-    del optimizer
-    gc.collect()
-    free_memory()
     return dict(case=case, peak_allocated_gib=round(peak, 3), weights_gib=round(weights_gib, 3),
                 step_ms=round(fastest * 1e3, 1))
 
@@ -327,6 +334,7 @@ def _squares(tensors) -> float:
     "The sum of all squares."
     return sum(t.square().sum() for t in tensors)
 
+# %% ../../nbs/05f_bench.ipynb #e988a8c6
 def measure_micro_batches(
     run: Run, model,               # its trainable matrices are looked at
     rows: list[dict],              # of one step

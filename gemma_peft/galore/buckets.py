@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 
 from ..core import patch_to
+from ..training import noise_keys
 from . import kernels
 from .low_rank import PROJ_TYPES, SUBSPACES, project, project_back, projected_sides
 from .precision import ROUNDINGS, Stored, Stored4bit, Stored8bit, round_weights
-from ..training import noise_keys
 
 # %% ../../nbs/05d_buckets.ipynb #e6aa69cb
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def copied(self) -> int:
 
 # %% ../../nbs/05d_buckets.ipynb #1502a7ed
 @patch_to(Bucket)
-def project(self, s: slice, grads: list):
+def projected(self, s: slice, grads: list):
     "Gradients in their subspaces, in fp32."
     if self.uses_kernels(): return kernels.project_kernel(grads, self.bases(s)[self.sides[0]], self.right)
     return project(torch.stack(grads).float(), **self.bases(s, torch.float32))
@@ -221,7 +221,7 @@ def direction(self, s: slice, low=None):
     "Adam's direction; `low` is the projected gradient where that is known already."
     if low is not None: return self.adam(s, low)
     grads = [p.grad for p in self.params[s]]
-    if not self.adam_in_kernel(): return self.adam(s, self.project(s, grads))
+    if not self.adam_in_kernel(): return self.adam(s, self.projected(s, grads))
     moments = self.get("exp_avg", s), self.get("exp_avg_sq", s)
     basis = self.bases(s)[self.sides[0]]
     return kernels.project_kernel(grads, basis, self.right, moments, self.group["betas"], self.group["eps"])

@@ -7,12 +7,27 @@ __all__ = ['galore_model', 'galore_groups', 'kernels_missing', 'galore_optimizer
            'train_weights', 'train_galore']
 
 # %% ../../nbs/05_galore.ipynb #22010a8a
-from ..core import (GemmaPeftError, Run, freeze_all_but_linear, linear_layers, load_tokenizer,
-                             save_base_files, stage)
+from gemma_peft.core import (
+    GemmaPeftError,
+    Run,
+    freeze_all_but_linear,
+    linear_layers,
+    load_tokenizer,
+    save_base_files,
+    stage,
+)
+from gemma_peft.training import (
+    MODES,
+    compute_settings,
+    fit,
+    free_memory,
+    galore_storage,
+    load_base,
+    validation_loss,
+)
+
 from . import kernels
 from .adamw import GaLoreAdamW
-from ..training import (MODES, compute_settings, fit, free_memory, galore_storage, load_base,
-                                 validation_loss)
 
 # %% ../../nbs/05_galore.ipynb #5306c1ee
 def galore_model(run: Run):

@@ -17,15 +17,11 @@ from importlib import import_module
 from math import log
 from pkgutil import iter_modules
 
-from ..core import (COLOURS, LABELS, GemmaPeftError, Run, hardware, load_tokenizer,
-                             package_versions, stage, subplots)
-from ..eval import (ARMS, answer_statistics, compare, drop_parts, evaluate_model, results_file,
-                             where_it_fits)
-from ..training import (free_memory, head_logits, hidden_and_targets, length_batches, load_base,
-                                 load_model, mean_loss, reference_loss)
-
+from ..core import COLOURS, LABELS, GemmaPeftError, Run, load_tokenizer, stage, subplots
+from ..eval import ARMS, drop_parts, evaluate_model, results_file, where_it_fits
 from ..galore import save_model
 from ..qlora import lora_update
+from ..training import free_memory, load_base, load_model, mean_loss, reference_loss
 
 # %% ../../nbs/07_hybrid.ipynb #2b80575e
 def mix(
@@ -196,6 +192,8 @@ def ensemble_loss(
 ) -> list[tuple[float, int]]:   # each row's summed loss in nats, and its counted tokens
     "Negative log of the mean probability of the tokens in `assistant_spans`, row by row."
     import torch
+
+    from gemma_peft.training import head_logits, hidden_and_targets, length_batches
     sums, counts = [0.] * len(rows), [0] * len(rows)
     def log_probability(model, hidden, target):      # (n, width), (n,) -> (n,)
         pieces = zip(hidden.split(head_tokens), target.split(head_tokens))
@@ -277,6 +275,7 @@ def _check_needs(run: Run, name: str, mix: Mix):
 @stage("hybrid", result=read_hybrids)
 def make_hybrids(run: Run) -> dict:
     "Build, measure and evaluate the mixes in hybrid.methods."
+    from gemma_peft.core import hardware, package_versions
     methods, known = run.config.hybrid.methods, all_mixes()
     for name in methods: _check_needs(run, name, known[name])
     for step, name in enumerate(methods):
@@ -294,6 +293,7 @@ def make_hybrids(run: Run) -> dict:
 # %% ../../nbs/07_hybrid.ipynb #640d5a3c
 def compare_with_controls(run: Run) -> list[dict]:     # rows of `compare`, by BLEU-4 and ROUGE-L
     "Every mix of the run against each of its controls, on the same test prompts, corrected together."
+    from gemma_peft.eval import answer_statistics, compare
     pairs = [(name, control) for name in run.config.hybrid.methods for control in all_mixes()[name].control]
     if not pairs: return []
     names = list(dict.fromkeys(name for pair in pairs for name in reversed(pair)))
@@ -320,5 +320,5 @@ def plot_coefficient(
         other = known[name]
         ax.axhline(metrics[name]["validation_loss"], ls="--", color=other.colour, label=other.label.lower())
     ax.set(xlabel="c, the share of QLoRA's update", ylabel="validation loss (nats a token)")
-    fig.legend(loc="outside right upper", frameon=False)
+    fig.legend(loc="outside right center", frameon=False)
     return fig

@@ -6,8 +6,9 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "bits": [
-        "BLOCK", "CHUNK", "EMBEDDING_WHAT", "LAYOUTS", "Layout", "QuantisedEmbedding", "QuantisedHead",
-        "QuantisedRows", "embedding_losses", "likeliest_tokens", "measure_embedding", "quantise_embedding"
+        "BLOCK", "CHUNK", "EMBEDDING_LAYOUTS", "EMBEDDING_WHAT", "LAYOUTS", "Layout", "QuantisedEmbedding",
+        "QuantisedHead", "QuantisedRows", "embedding_losses", "layout_of", "likeliest_tokens",
+        "measure_embedding", "quantise_embedding"
     ],
     "lora": [
         "MATRICES", "SHOWN", "arm_figures", "lora_config", "lora_update", "plot_by_layer", "plot_losses",

@@ -10,10 +10,26 @@ __all__ = ['MATRICES', 'SHOWN', 'lora_config', 'save_adapter', 'train_adapter', 
 import json
 from dataclasses import replace
 
-from ..core import (COLOURS, GemmaPeftError, Run, load_from_model, load_tokenizer, save_base_files,
-                             stage, subplots, text_config)
-from ..training import (fit, free_memory, load_base, picture, plot_ledger, predicted_memory,
-                                 validation_loss)
+from gemma_peft.core import (
+    COLOURS,
+    GemmaPeftError,
+    Run,
+    load_from_model,
+    load_tokenizer,
+    save_base_files,
+    stage,
+    subplots,
+    text_config,
+)
+from gemma_peft.training import (
+    fit,
+    free_memory,
+    load_base,
+    picture,
+    plot_ledger,
+    predicted_memory,
+    validation_loss,
+)
 
 # %% ../../nbs/04_qlora.ipynb #58fe7206
 # the matrices of a decoder layer

@@ -6,14 +6,25 @@
 __all__ = ['UNTRAINED', 'noise_floor', 'spoken', 'p_text', 'claim', 'pair_claims', 'agreement', 'quality_findings',
            'control_findings', 'mean_over_seeds', 'left_out_claim', 'gap_finding', 'beyond_findings']
 
-# %% ../../nbs/09d_claims.ipynb #5e0cc054
+# %% ../../nbs/09d_claims.ipynb #292cba43
 from itertools import combinations
+
+from gemma_peft.report.reading import (
+    METRICS,
+    TESTED,
+    bracketed,
+    controls,
+    label,
+    made_controls,
+    models,
+    one_arm,
+    scored,
+    versus,
+)
 
 from ..controls import COMPARISONS, ROWS, row_and_arm, scored_file
 from ..core import Run, signed
 from ..eval import ARMS, FEWEST
-from .reading import (METRICS, TESTED, bracketed, controls, label, made_controls, models,
-                                       one_arm, scored, versus)
 
 # %% ../../nbs/09d_claims.ipynb #1c02ca83
 def noise_floor(

@@ -122,9 +122,9 @@ def with_outcome(
 ) -> Run:
     "A copy of a run in which one comparison came out otherwise."
     other, pair = copied_run(run), (model, against, metric)
-    kept = other.read_json(COMPARISONS)
-    for r in kept["rows"]: r |= changed if (r["model"], r["against"], r["metric"]) == pair else {}
-    other.write_json(COMPARISONS, kept)
+    content = other.read_json(COMPARISONS)
+    for r in content["rows"]: r |= changed if (r["model"], r["against"], r["metric"]) == pair else {}
+    other.write_json(COMPARISONS, content)
     return other
 
 # %% ../../nbs/09m_invented.ipynb #e320ea67
@@ -146,13 +146,13 @@ def with_few_prompts(
     source: str = "tulu",
 ) -> Run:
     "A copy of a run in which one source had seven prompts, too few for an interval."
-    few, kept = copied_run(run), scored(run)
+    few, content = copied_run(run), scored(run)
     part = dict.fromkeys(f"{m}_ci95_{e}" for m in METRICS for e in ("low", "high"))
     part |= dict(n=7, no_interval="7 prompts; an interval needs 10")
     for m in models(run):
-        kept["models"][m]["by_source"][source] |= part
-        kept["models"][m]["by_turns"]["1"] |= part
-    few.write_json(SCORES, kept)
+        content["models"][m]["by_source"][source] |= part
+        content["models"][m]["by_turns"]["1"] |= part
+    few.write_json(SCORES, content)
     return few
 
 # %% ../../nbs/09m_invented.ipynb #d8bce4cb

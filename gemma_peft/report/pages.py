@@ -7,7 +7,7 @@ __all__ = ['TITLE', 'DEFINED', 'CODE', 'NAME', 'REPLACED', 'FOLDED', 'checkout',
            'visible', 'anchor', 'documentation', 'documented', 'local_links', 'repository_links', 'nbdev_filter',
            'read_cells', 'to_page', 'page_sources', 'front_matter', 'write_pages']
 
-# %% ../../nbs/09k_pages.ipynb #3523b379
+# %% ../../nbs/09k_pages.ipynb #2dfa10c1
 import ast
 import importlib
 import inspect
@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 
 from ..core import STAGES, GemmaPeftError, Run, flatten, is_local, public, repository_root
-from .outputs import clean_outputs, dormant, is_external, mask, private, scrub
+from .outputs import clean_outputs, dormant, mask, private, scrub
 
 # %% ../../nbs/09k_pages.ipynb #6d52df6a
 def checkout(
@@ -184,7 +184,8 @@ REPLACED = ("insert_warning", "add_show_docs", "clean_show_doc", "exec_show_docs
 
 def nbdev_filter():
     "nbdev's steps, or an error that says how to get them."
-    try: from nbdev.processors import FilterDefaults
+    try:
+        from nbdev.processors import FilterDefaults
     except ImportError:
         raise GemmaPeftError("The site needs nbdev, which only development installs: "
                              "`pip install 'gemma_peft[dev]'`") from None

@@ -7,11 +7,27 @@ __all__ = ['GREY', 'INK', 'CONTROL_MARKERS', 'LINES', 'BANDS', 'COSTS', 'PLOTS',
            'closed', 'plot_pairs', 'pareto', 'plot_memory', 'plot_time', 'seed_curves', 'plot_loss', 'plot_sources',
            'plot_bands', 'spread', 'plot_spread', 'plot_costs', 'plot_lengths', 'save_plots']
 
-# %% ../../nbs/09c_plots.ipynb #18f93bd8
+# %% ../../nbs/09c_plots.ipynb #1eaf7bed
+from gemma_peft.report.reading import (
+    METRICS,
+    answers,
+    arm_metrics,
+    colour,
+    compared,
+    controls,
+    cost,
+    highest,
+    interval,
+    label,
+    marker,
+    models,
+    scored,
+    scores,
+    versus,
+)
+
 from ..core import Run, open_axes
 from ..eval import ARMS, LENGTH_BANDS, TURN_BANDS, plot_definitions, plot_differences
-from .reading import (METRICS, answers, arm_metrics, colour, compared, controls, cost,
-                                       highest, interval, label, marker, models, scored, scores, versus)
 from .tables import change
 
 # %% ../../nbs/09c_plots.ipynb #70490c43

@@ -12,12 +12,25 @@ import io
 import json
 from pathlib import Path
 
+from gemma_peft.report.reading import (
+    METRICS,
+    TESTED,
+    arm_metrics,
+    compared,
+    controls,
+    cost,
+    label,
+    made_controls,
+    models,
+    one_arm,
+    scored,
+    turned,
+)
+
 from ..controls import COMPARISONS, SWEEP, decided_again, name_of, read_sweep, scored_file
 from ..core import GemmaPeftError, Run, public, repository_root, stage_state
 from ..eval import ARMS, FEWEST, LOSS, plot_differences
 from .plots import PLOTS, closed
-from .reading import (METRICS, TESTED, arm_metrics, compared, controls, cost, label,
-                                       made_controls, models, one_arm, scored, turned)
 from .tables import comparison_table, table_csv
 
 # %% ../../nbs/09g_publishing.ipynb #2274dad5
@@ -53,12 +66,12 @@ def _published_pair(row: dict) -> dict:
 
 def published_scores(run: Run) -> dict:
     "Every figure of scores.json, and the comparisons."
-    found, known = scored(run), {*models(run), *controls(run)}
+    all_scores, known = scored(run), {*models(run), *controls(run)}
     def ours(r): return {r["model"], r["against"]} <= known and r["metric"] in TESTED
-    about = dict(seeds=found["seeds"], resamples=found["resamples"], overlaps=found["overlaps"],
-                 overlaps_near=found.get("overlaps_near", "left out"), one_arm=one_arm(run),
-                 noise=_tree(found["noise"]))
-    return about | dict(scores={m: _tree(v) for m, v in found["models"].items()},
+    about = {k: all_scores[k] for k in ("seeds", "resamples", "overlaps")}
+    about |= dict(overlaps_near=all_scores.get("overlaps_near", "left out"), one_arm=one_arm(run),
+                  noise=_tree(all_scores["noise"]))
+    return about | dict(scores={m: _tree(v) for m, v in all_scores["models"].items()},
                         comparisons=[_published_pair(r) for r in compared(run) if ours(r)])
 
 # %% ../../nbs/09g_publishing.ipynb #40afd4de
@@ -206,15 +219,15 @@ def republish(
     closed(plot_differences(rows)).savefig(folder / "paired_differences.png", dpi=130)
     return [_verdict(r) for r in other]
 
-# %% ../../nbs/09g_publishing.ipynb #e7cf7199
+# %% ../../nbs/09g_publishing.ipynb #0a42bf29
 def producers(
     root: Path,             # the repository
 ) -> dict[str, dict]:       # file -> made_by, given or by_hand
     "Where each committed figure comes from; empty for a file that does not say."
-    found = {}
+    origins = {}
     for file in sorted(p for folder in ("results", "benchmarks") for p in (root / folder).rglob("*.json")):
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        about = kept if isinstance(kept, dict) else {}
+        content = json.loads(file.read_text(encoding="utf-8"))
+        about = content if isinstance(content, dict) else {}
         origin = {k: about[k] for k in ("made_by", "given", "by_hand") if about.get(k)}
-        found[file.relative_to(root).as_posix()] = origin
-    return found
+        origins[file.relative_to(root).as_posix()] = origin
+    return origins

@@ -7,18 +7,25 @@ __all__ = ['REAL', 'NONE', 'ONE', 'OTHER', 'BOTH', 'SHAPE', 'PLAIN', 'LEAN', 'BE
            'real_run', 'quality_answer', 'memory_answer', 'time_answer', 'advice', 'readme_answer', 'readme_picture',
            'readme_table', 'evaluated', 'readme_text', 'readme_files', 'write_readme']
 
-# %% ../../nbs/09i_readme.ipynb #a2a70d70
+# %% ../../nbs/09i_readme.ipynb #36a1c291
 import json
 import os
 import re
 from pathlib import Path
 
-from ..core import (GemmaPeftError, LABELS, duration, in_short, listed, markdown_table,
-                             repository_root)
-from .reading import METRICS, TESTED
+from gemma_peft.report.results import (
+    CONTROL_OF,
+    SPEEDS,
+    comparisons_of,
+    measured_speeds,
+    published,
+    results_text,
+    run_rows,
+)
+
+from ..core import LABELS, GemmaPeftError, duration, in_short, listed, markdown_table
 from .pages import checkout
-from .results import (CONTROL_OF, SPEEDS, comparisons_of, measured_speeds, published,
-                                       results_text, run_rows)
+from .reading import METRICS, TESTED
 
 # %% ../../nbs/09i_readme.ipynb #9aa0ac27
 REAL = ("gemma", "gemma-270m")      # published runs of real weights, the larger first
@@ -31,7 +38,7 @@ def real_run(
     sets = published(root)
     return next(((name, sets[name]) for name in REAL if name in sets), ("", {}))
 
-# %% ../../nbs/09i_readme.ipynb #f1e6f4fd
+# %% ../../nbs/09i_readme.ipynb #3fd610be
 ONE, OTHER = CONTROL_OF      # the arms
 BOTH = f"{LABELS[ONE]} and {LABELS[OTHER]}"
 
@@ -62,8 +69,8 @@ def quality_answer(f: dict) -> str:      # f: what figures.json holds
     lifted = (f"On {n:,} test prompts, {over}, BLEU-4 goes from {score('base')} to {score(ONE)} with "
               f"{LABELS[ONE]} and {score(OTHER)} with {LABELS[OTHER]}.")
     shown, rest = _between_arms(f)
-    told = ([_not_shown(rest)] if rest else []) + [_shown_difference(r) for r in shown]
-    return " ".join(["**Quality.**", lifted, *told])
+    lines = ([_not_shown(rest)] if rest else []) + [_shown_difference(r) for r in shown]
+    return " ".join(["**Quality.**", lifted, *lines])
 
 # %% ../../nbs/09i_readme.ipynb #12b49bc7
 SHAPE = "Gemma-3-1B's shape"
@@ -102,7 +109,7 @@ def time_answer(f: dict, speeds: dict) -> str:      # as `memory_answer`
     beside = f", {times[0]} and {times[1]} times plain TRL" if times else ""
     return f"{text}; on {SHAPE} the mode `fast` trains {fast[0]:,} and {fast[1]:,} tokens a second{beside}."
 
-# %% ../../nbs/09i_readme.ipynb #93e86156
+# %% ../../nbs/09i_readme.ipynb #d2fa52fa
 BETTER = {m: 1 for m in (*METRICS, "chrf")} | {"reference_loss": -1}      # which way a figure is better
 GAINS = {"bleu4": "a higher BLEU-4", "rouge_l": "a higher ROUGE-L", "chrf": "a higher chrF",
          "reference_loss": "a lower loss"}
@@ -117,10 +124,10 @@ def _gains(f: dict, arm: str, other: str) -> list[str]:
     seconds = {a: f["training"][a]["train_seconds"] for a in CONTROL_OF}
     return better + (["less time"] if seconds[arm] < seconds[other] else [])
 
-def _mix_advice(found: dict) -> str:      # what `published` gives of a run
+def _mix_advice(result: dict) -> str:      # what `published` gives of a run
     "Whether a mix shows more than the arm of the higher BLEU-4."
-    f, rows = found["figures"], comparisons_of(found["figures"])
-    mixes = [t for r in found["rows"] if (t := r["technique"].lower()) not in CONTROL_OF]
+    f, rows = result["figures"], comparisons_of(result["figures"])
+    mixes = [t for r in result["rows"] if (t := r["technique"].lower()) not in CONTROL_OF]
     if not mixes: return ""
     best = max(CONTROL_OF, key=lambda arm: f["scores"][arm]["overall"]["bleu4"])
     lead = [(m, r) for m in mixes if (r := rows.get((m, best, "bleu4")))]
@@ -129,50 +136,51 @@ def _mix_advice(found: dict) -> str:      # what `published` gives of a run
     return f" A mix costs both trainings{who} a higher BLEU-4 than {LABELS[best]} alone."
 
 def advice(
-    found: dict,    # what `published` gives of a run
+    result: dict,    # what `published` gives of a run
     speeds: dict,   # what `measured_speeds` gives
 ) -> str:
     "Who should take which."
-    f = found["figures"]
+    f = result["figures"]
     run = [f["training"][arm]["peak_memory_gib"] for arm in CONTROL_OF]
     peaks = dict(zip(CONTROL_OF, _pair_of(speeds, "frugal", "peak_allocated_gib") or run))
     lean = min(peaks, key=peaks.get)
     other = OTHER if lean == ONE else ONE
     gains = _gains(f, other, lean)
-    short = f"**Which to take.** {LABELS[lean]} where memory is short{ADAPTER * (lean == ONE)}"
+    frugal = " (in mode `frugal`)" if _pair_of(speeds, "frugal", "peak_allocated_gib") else ""
+    short = f"**Which to take.** {LABELS[lean]} where memory is short{frugal}{ADAPTER * (lean == ONE)}"
     rest = f"{LABELS[other]} has shown no gain over it"
     if gains: rest = f"otherwise {LABELS[other]}, for {listed(gains)}"
-    return f"{short}; {rest}.{_mix_advice(found)}"
+    return f"{short}; {rest}.{_mix_advice(result)}"
 
-# %% ../../nbs/09i_readme.ipynb #e4e4bc90
+# %% ../../nbs/09i_readme.ipynb #3f8d6f11
 def readme_answer(
     root: Path,
 ) -> str:   # Markdown
     "The answer of the published run of real weights: quality, memory, time, and who should take which."
-    name, found = real_run(root)
-    if not found: return NONE
-    f, speeds = found["figures"], measured_speeds(root)
-    lines = [quality_answer(f), memory_answer(f, speeds), time_answer(f, speeds), advice(found, speeds)]
+    name, result = real_run(root)
+    if not result: return NONE
+    f, speeds = result["figures"], measured_speeds(root)
+    lines = [quality_answer(f), memory_answer(f, speeds), time_answer(f, speeds), advice(result, speeds)]
     return "\n".join(f"- {line}" for line in lines)
 
 def readme_picture(
     root: Path,
 ) -> str:   # Markdown
     "The scores of the published run of real weights."
-    name, found = real_run(root)
+    name, result = real_run(root)
     plot = f"results/{name}/bleu_rouge_comparison.png"
-    if not found or not (root / plot).exists(): return ""
+    if not result or not (root / plot).exists(): return ""
     return f"![BLEU-4 and ROUGE-L of every model, {name}](../{plot})"
 
 def readme_table(
     root: Path,
 ) -> str:   # Markdown
     "The published run of real weights, a row a model."
-    name, found = real_run(root)
-    if not found: return NONE
-    return (f"{markdown_table(run_rows(found))}\n\n`{name}`: in brackets 95% intervals over test prompts and "
-            "training seeds, in parentheses the change from the base. A mix needs both trainings. Everything "
-            "else that was measured, how, and by which command: [results](../results/README.md).")
+    name, result = real_run(root)
+    if not result: return NONE
+    return (f"{markdown_table(run_rows(result))}\n\n`{name}`: in brackets 95% intervals over test prompts "
+            "and training seeds, in parentheses the change from the base. A mix needs both trainings. "
+            "Everything else that was measured, how, and by which command: [results](../results/README.md).")
 
 # %% ../../nbs/09i_readme.ipynb #25698ce0
 SITE_ONLY = "<!-- site only -->"

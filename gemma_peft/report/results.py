@@ -45,17 +45,17 @@ def score_interval(figures: dict, key: str) -> str:
     low, high = (figures.get(f"{key}_ci95_{end}", math.nan) for end in ("low", "high"))
     return "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
 
-def base_row(found: dict) -> dict:      # what `published` gives of a run
+def base_row(result: dict) -> dict:      # what `published` gives of a run
     "The base model's row."
-    first = found["rows"][0]
-    own = found["figures"].get("scores", {}).get("base", {}).get("overall", {})
+    first = result["rows"][0]
+    own = result["figures"].get("scores", {}).get("base", {}).get("overall", {})
     def before(key): return f"{first[key + '_before']:.4f}" + score_interval(own, key)
     return {"Model": "base", "BLEU-4": before("bleu4"), "ROUGE-L": before("rouge_l"), "Peak memory": "",
             "Training": ""}
 
-def technique_row(found: dict, row: dict) -> dict:
+def technique_row(result: dict, row: dict) -> dict:
     "A technique's row."
-    figures = found["figures"]
+    figures = result["figures"]
     several = row.get("seeds") == 1 and len(figures.get("seeds", [])) > 1
     name = row["technique"] + (f" (seed {figures['seed']})" if several else "")
     def after(key):
@@ -65,18 +65,18 @@ def technique_row(found: dict, row: dict) -> dict:
             "Peak memory": f"{row['peak_memory_gib']:.2f} {figures.get('memory_unit', 'GiB')}",
             "Training": duration(3600 * row["training_hours"])}
 
-def run_rows(found: dict) -> list[dict]:
+def run_rows(result: dict) -> list[dict]:
     "One published run: the base model, then a row a technique."
-    return [base_row(found), *(technique_row(found, r) for r in found["rows"])]
+    return [base_row(result), *(technique_row(result, r) for r in result["rows"])]
 
 def results_table(
     root: Path,
 ) -> str:   # Markdown
     "All published runs in one table, one row a model."
     lines = []
-    for name, found in published(root).items():
-        title = f"**{found['figures'].get('title', name)}**"
-        lines += [{"Run": "" if k else title} | row for k, row in enumerate(run_rows(found))]
+    for name, result in published(root).items():
+        title = f"**{result['figures'].get('title', name)}**"
+        lines += [{"Run": "" if k else title} | row for k, row in enumerate(run_rows(result))]
     if lines: return markdown_table(lines, texts=2)
     return "*No results have been published yet: `gemma-peft run` makes some.*"
 
@@ -103,7 +103,8 @@ def _circumstances(name: str, f: dict) -> str:      # f: what figures.json holds
 
 def results_notes(root: Path) -> str:
     "How each published result set came about, as a Markdown list."
-    return "\n".join(f"- {_circumstances(name, found['figures'])}" for name, found in published(root).items())
+    lines = [_circumstances(name, result["figures"]) for name, result in published(root).items()]
+    return "\n".join(f"- {line}" for line in lines)
 
 # %% ../../nbs/09h_results.ipynb #5ae35599
 CONTROL_OF = dict(qlora="lora", galore="full_adamw")      # arm -> the row of the ladder one change away
@@ -142,12 +143,12 @@ def comparisons_of(f: dict) -> dict:      # figures.json -> (model, against, met
     rows = f.get("comparisons", [])
     return {(r["model"], r["against"], r["metric"]): r for x in rows for r in (turned(x), x)}
 
-def _told_pairs(found: dict) -> list[tuple]:
+def _told_pairs(result: dict) -> list[tuple]:
     "What is told of a run: the arms, each beside its control, and mixes beside the arm of the lower loss."
-    scores = found["figures"]["scores"]
+    scores = result["figures"]["scores"]
     def loss(arm): return scores[arm]["overall"].get("reference_loss", math.inf)
     better = min(CONTROL_OF, key=loss)
-    mixes = [t for r in found["rows"] if (t := r["technique"].lower()) not in CONTROL_OF]
+    mixes = [t for r in result["rows"] if (t := r["technique"].lower()) not in CONTROL_OF]
     return [*(("qlora", "galore", m) for m in TESTED),
             *((*pair, "reference_loss") for pair in CONTROL_OF.items()),
             *((mix, better, m) for mix in mixes for m in ("bleu4", "reference_loss"))]
@@ -156,12 +157,12 @@ def results_findings(
     root: Path,
 ) -> str:   # Markdown; empty where no published run compared its models
     "What the first published run with comparisons shows."
-    for name, found in published(root).items():
-        f, rows = found["figures"], comparisons_of(found["figures"])
+    for name, result in published(root).items():
+        f, rows = result["figures"], comparisons_of(result["figures"])
         if not rows: continue
-        told = [rows[key] for key in _told_pairs(found) if key in rows]
-        def seed(r): return f["seed"] if r.get("seeds") == 1 and len(f["seeds"]) > 1 else None
-        lines = [*(claim(r, seed=seed(r)) for r in told), *_other_limits(f)]
+        pairs = [rows[key] for key in _told_pairs(result) if key in rows]
+        first = f["seed"] if len(f["seeds"]) > 1 else None
+        lines = [claim(r, seed=first if r.get("seeds") == 1 else None) for r in pairs] + _other_limits(f)
         return f"**What {name} shows.** {_family_note(f)}\n\n" + "\n".join(f"- {line}" for line in lines)
     return ""
 
@@ -239,8 +240,8 @@ def results_controls(
     root: Path,
 ) -> str:   # Markdown; empty where no published run made a ladder
     "The ladder of the first published run that has one, and its left-out sources."
-    for name, found in published(root).items():
-        f, c = found["figures"], found["figures"].get("controls") or {}
+    for name, result in published(root).items():
+        f, c = result["figures"], result["figures"].get("controls") or {}
         if not c.get("ladder"): continue
         general = TEXT_NOTE if any(r.get("text_loss") is not None for r in c["ladder"]) else ""
         toy = TOY_LADDER if f.get("model") == "tiny" else ""
@@ -283,11 +284,11 @@ def results_peers(
 ) -> str:   # Markdown; empty where plain TRL was not measured
     "Published runs beside plain TRL on the same rows and prompts."
     parts = []
-    for name, found in published(root).items():
+    for name, result in published(root).items():
         path = root / "results" / name / "plain_trl.json"
         if not path.exists(): continue
         trl = json.loads(path.read_text(encoding="utf-8"))
-        table = markdown_table(_peer_rows(trl, found["figures"]["scores"]))
+        table = markdown_table(_peer_rows(trl, result["figures"]["scores"]))
         parts.append(f"**{name} beside plain TRL.** {trl['what']} {PEER_NOTE}\n\n{table}")
     return "\n\n".join(parts)
 

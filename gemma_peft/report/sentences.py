@@ -7,18 +7,40 @@ __all__ = ['TOY', 'ABSOLUTE', 'source_findings', 'cost_findings', 'mix_findings'
            'noise_findings', 'overlap_findings', 'definition_findings', 'sureness', 'seed_caveat', 'rate_caveat',
            'caveats', 'without_paths', 'findings']
 
-# %% ../../nbs/09e_sentences.ipynb #aa714729
+# %% ../../nbs/09e_sentences.ipynb #80a39dbc
 import re
 from itertools import combinations
 
-from ..controls import (COMPARISONS, NEAR, SWEEP, SWEPT, chosen_rates, near_note, read_sweep,
-                                 scored_file)
+from gemma_peft.controls import (
+    COMPARISONS,
+    NEAR,
+    SWEEP,
+    SWEPT,
+    chosen_rates,
+    near_note,
+    read_sweep,
+    scored_file,
+)
+from gemma_peft.report.reading import (
+    METRICS,
+    TESTED,
+    arm_metrics,
+    bracketed,
+    controls,
+    cost,
+    interval,
+    label,
+    models,
+    one_arm,
+    scored,
+    scores,
+    versus,
+)
+
 from ..core import STAGES, Run, duration, get, listed, signed, stage_state
 from ..eval import ARMS, DEFINITIONS
 from .claims import beyond_findings, control_findings, quality_findings, spoken
 from .plots import spread
-from .reading import (METRICS, TESTED, arm_metrics, bracketed, controls, cost, interval,
-                                       label, models, one_arm, scored, scores, versus)
 
 # %% ../../nbs/09e_sentences.ipynb #9b09124f
 def _below_the_base(figures: dict, metric: str) -> list[str]:      # figures: model -> scores
@@ -152,16 +174,16 @@ def _other_verdicts(run: Run) -> list[str]:
 
 def overlap_findings(run: Run) -> list[str]:
     "Scores without the test prompts that share words with records of other slices."
-    found = scored(run)
-    kind = found.get("overlaps_near", "left out")
-    if not found["overlaps"]: return [f"The leakage audit found no test prompt {NEAR[kind]}."]
-    rest = {m: r for m in models(run) if (r := found["models"][m]["without_overlaps"])}
+    all_scores = scored(run)
+    kind = all_scores.get("overlaps_near", "left out")
+    if not all_scores["overlaps"]: return [f"The leakage audit found no test prompt {NEAR[kind]}."]
+    rest = {m: r for m in models(run) if (r := all_scores["models"][m]["without_overlaps"])}
     if not rest: return []
     def each(k): return ", ".join(f"{label(m)} {r[k]:.4f} ({signed(r[k] - scores(run, m)[k], 4)})"
                                   for m, r in rest.items())
-    who = "test prompt that is" if found["overlaps"] == 1 else "test prompts that are"
+    who = "test prompt that is" if all_scores["overlaps"] == 1 else "test prompts that are"
     figures = "; ".join(f"{name}: {each(k)}" for k, name in METRICS.items())
-    line = f"Without the {found['overlaps']} {who} {NEAR[kind]}, {figures}.{near_note(kind)}"
+    line = f"Without the {all_scores['overlaps']} {who} {NEAR[kind]}, {figures}.{near_note(kind)}"
     return [line] + _other_verdicts(run)
 
 # %% ../../nbs/09e_sentences.ipynb #0dd2793e
@@ -207,13 +229,13 @@ def rate_caveat(run: Run) -> str:
     def one(m, rate):
         tried, share = len(sweep[m]["tried"]), sweep[m]["share"]
         return f"{label(m)} {rate:g} (of {tried}, on {share:.0%} of the training rows)"
-    found = ", ".join(one(m, rate) for m, rate in chosen.items()) or "every one diverged"
+    rates = ", ".join(one(m, rate) for m, rate in chosen.items()) or "every one diverged"
     but = [f"{label(m)} trained at {used[m]:g}" for m, rate in chosen.items()
            if m in trained and abs(used[m] / rate - 1) > 1e-6]
     but += [f"{label(a)}'s is the configuration's, which was not searched for"
             for a in ARMS if a not in chosen]
     rest = f" But {listed(but)}." if but else ""
-    return f"Learning rates were searched for by the loss on the validation slice: {found}.{rest}"
+    return f"Learning rates were searched for by the loss on the validation slice: {rates}.{rest}"
 
 # %% ../../nbs/09e_sentences.ipynb #4ab49c8c
 def _training_caveats(run: Run) -> list[str]:

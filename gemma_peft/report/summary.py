@@ -7,7 +7,7 @@ __all__ = ['HEADS', 'TITLE', 'HOW_TESTED', 'HOW_MEASURED', 'setting_lines', 'sum
 
 # %% ../../nbs/09_report.ipynb #91aaee22
 from ..core import GemmaPeftError, Run, listed, public, stage, stage_state, text_table
-from ..eval import ARMS, results_file
+from ..eval import results_file
 from .examples import choose_examples, examples_markdown
 from .plots import save_plots
 from .publishing import trained_with

@@ -6,15 +6,27 @@
 __all__ = ['COLUMNS', 'STAR', 'SEVERAL', 'ranked', 'best', 'comparison_table', 'table_csv', 'change', 'readable', 'legend',
            'show_table', 'compare_runs']
 
-# %% ../../nbs/09b_tables.ipynb #8989a201
+# %% ../../nbs/09b_tables.ipynb #9b03cf5b
 import csv
 import io
 from pathlib import Path
 
+from gemma_peft.report.reading import (
+    METRICS,
+    bracketed,
+    cost,
+    interval,
+    label,
+    models,
+    one_arm,
+    scored,
+    scores,
+    test_set,
+    versus,
+)
+
 from ..controls import COMPARISONS
 from ..core import GemmaPeftError, Run, duration, markdown_table
-from .reading import (METRICS, bracketed, cost, interval, label, models, one_arm, scored,
-                                       scores, test_set, versus)
 
 # %% ../../nbs/09b_tables.ipynb #e3ee4b44
 def ranked(

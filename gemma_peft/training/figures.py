@@ -7,8 +7,7 @@ __all__ = ['SHARED_GIB', 'DEFINITIONS', 'progress_line', 'current_peak_gib', 're
            'training_metrics']
 
 # %% ../../nbs/03i_figures.ipynb #ec0bbca9
-from ..core import MemoryMeter, Run, provenance
-from ..core import rss_peak_bytes
+from ..core import MemoryMeter, Run, provenance, rss_peak_bytes
 
 # %% ../../nbs/03i_figures.ipynb #c4f88b54
 def progress_line(run: Run, arm: str):

@@ -10,7 +10,14 @@ __all__ = ['QUANTISERS', 'QUANTISERS_FROM', 'MODELS', 'choose_precision', 'choos
 import gc
 from importlib import import_module
 
-from ..core import GemmaPeftError, Run, load_adapter, load_checked, load_from_model, quiet
+from gemma_peft.core import (
+    GemmaPeftError,
+    Run,
+    load_adapter,
+    load_checked,
+    load_from_model,
+    quiet,
+)
 
 # %% ../../nbs/03f_loading.ipynb #9575b2fb
 def choose_precision(

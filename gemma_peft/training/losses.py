@@ -53,6 +53,7 @@ def head_logits(model, hidden):
 def _losses(model, rows, pad_token_id, batch_tokens, head_tokens) -> list[tuple[float, int]]:
     "What `reference_loss` returns, in pieces of these sizes."
     import torch
+
     from gemma_peft.training.packing import Head
     head, sums, counts = Head(model), [0.] * len(rows), [0] * len(rows)
     with torch.inference_mode():

@@ -37,17 +37,18 @@ def qlora_static(
 ) -> dict:           # component -> bytes
     "What QLoRA keeps from step to step."
     q, width, counts = config.qlora, BYTES[dtype], parameters(s)
-    def kept(numbers):
+    def frozen(numbers):
         return numbers * width if mode.dequantise else quantised(numbers, 4, double=q.double_quant)
     def moment(numbers):                                        # bitsandbytes leaves small tensors alone
         eight_bits = mode.adapter_moments == "8bit" and numbers >= 4096
         return quantised(numbers, 8, 256) if eight_bits else 4 * numbers
-    base = sum(map(kept, map(math.prod, all_matrices(s))))
+    base = sum(map(frozen, map(math.prod, all_matrices(s))))
     embedding = counts["embedding"]
     embedding = embedding * width if q.embedding_bits == 16 else quantised(embedding, q.embedding_bits)
     factors = [q.r * side for shape in all_matrices(s) for side in shape]
     adapters = 4 * sum(factors)
-    return dict(weights=base + embedding + kept(s.vision_linear) + (counts["norms"] + s.vision_other) * width,
+    others = (counts["norms"] + s.vision_other) * width
+    return dict(weights=base + embedding + frozen(s.vision_linear) + others,
                 adapters=adapters, gradients=adapters, states=2 * sum(map(moment, factors)))
 
 # %% ../../nbs/03c_memory.ipynb #63d84445
@@ -57,7 +58,7 @@ def galore_sizes(
     proj_type: str = "std",
 ) -> tuple[int, int]:         # numbers in the projected gradient, and in the projectors
     "Sizes of one projected matrix; a side shorter than the rank leaves it whole."
-    (short, long), right = sorted(shape), shape[0] >= shape[1]
+    short, long = sorted(shape)
     if short < rank: return math.prod(shape), 0
     if proj_type == "full": return rank * rank, rank * (short + long)
     side = dict(std=short, reverse_std=long, left=shape[0], right=shape[1])[proj_type]
@@ -221,9 +222,9 @@ def _activations(s, config, method, mode, dtype, compiled) -> tuple[float, float
     inputs = tokens * s.hidden_size * BYTES[dtype]
     unchecked = mode.name == "plain" and not config.training.gradient_checkpointing
     checkpoint = "none" if unchecked else mode.checkpoint
-    kept = s.num_hidden_layers * dict(none=layer, gpu=inputs, host=0)[checkpoint]
+    saved = s.num_hidden_layers * dict(none=layer, gpu=inputs, host=0)[checkpoint]
     logits = logits_bytes(s, mode, dtype, tokens, compiled) + _head_bytes(s, config, method, mode, dtype)
-    return kept, 0 if checkpoint == "none" else layer, logits
+    return saved, 0 if checkpoint == "none" else layer, logits
 
 def ledger(
     config: Config,
@@ -240,10 +241,10 @@ def ledger(
     static = (qlora_static if method == "qlora" else galore_static)(s, config, mode, dtype)
     step, matrix = step_bytes(s, config, mode, dtype) if method == "galore" else (0, 0)
     largest = max(map(math.prod, matrices(s).values()))
-    matrix += BYTES[dtype] * largest                                       # its gradient, or weights out of 4 bits
-    kept, again, logits = _activations(s, config, method, mode, dtype, compiled)
-    moments = dict(loss=dict(activations=kept, logits=logits),
-                   backward=dict(activations=kept + again, step=matrix), step=dict(step=step))
+    matrix += BYTES[dtype] * largest           # its gradient, or weights out of 4 bits
+    saved, again, logits = _activations(s, config, method, mode, dtype, compiled)
+    moments = dict(loss=dict(activations=saved, logits=logits),
+                   backward=dict(activations=saved + again, step=matrix), step=dict(step=step))
     if mode.name == "plain" and t.gradient_accumulation_steps == 1:        # back when the activations go
         moments["step"]["gradients"] = static.pop("gradients")
     workspace = dict(workspace=WORKSPACE[mode.name])
@@ -260,7 +261,8 @@ def check_measured(
     raise GemmaPeftError(
         f"{predicted.method}, {predicted.mode}: the measured peak of {measured_gib:.3f} GiB is below the "
         f"{predicted.static_gib:.3f} GiB that stay from step to step ({parts}). It must be above: the meter "
-        "was read at the wrong time, or the ledger is wrong. Remedy: measure training alone, from a fresh process")
+        "was read at the wrong time, or the ledger is wrong. Remedy: measure training alone, from a fresh "
+        "process")
 
 # %% ../../nbs/03c_memory.ipynb #1f3ee249
 COMPONENTS = dict(weights="#8c8c8c", adapters="#0072B2", gradients="#E69F00", states="#009E73",
@@ -308,8 +310,9 @@ def plot_ledger(
     xlim: float | None = None,                    # GiB
 ):
     "Stacked bars of predicted GiB, with the measured peaks."
-    from gemma_peft.core import LABELS, open_axes
     from matplotlib.figure import Figure
+
+    from gemma_peft.core import LABELS, open_axes
     measured = measured or [None] * len(predictions)
     labels = labels or [f"{LABELS.get(l.method, l.method)}, {l.mode}" for l in predictions]
     marked = any(m is not None for m in measured)
@@ -328,6 +331,7 @@ def plot_ledger(
 def picture(fig, dpi: int = 110):
     "A figure as an image, for a notebook."
     import io
+
     from IPython.display import Image
     data = io.BytesIO(); fig.savefig(data, format="png", dpi=dpi)
     return Image(data=data.getvalue(), width=int(fig.get_figwidth() * 90))

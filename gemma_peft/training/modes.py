@@ -11,11 +11,19 @@ import math
 from contextlib import nullcontext
 from pathlib import Path
 
+from gemma_peft.training.trainer import (
+    TRAINERS,
+    Training,
+    make_finite,
+    make_trainer,
+    make_trainer_class,
+    run_trainer,
+    training_arguments,
+)
+
 from ..core import load_tokenizer, writing
 from .checkpoints import seal
 from .plan import Plan
-from .trainer import (TRAINERS, Training, make_finite, make_trainer, make_trainer_class,
-                                         run_trainer, training_arguments)
 
 # %% ../../nbs/03d_modes.ipynb #86ad1911
 class StepRows:
@@ -34,6 +42,7 @@ class PackCollator:
 def make_packed_trainer_class():
     "The trainer of the fast and the frugal mode."
     import torch
+
     from gemma_peft.training.steps import Watch
 
     class PackedTrainer(make_trainer_class()):
@@ -116,6 +125,7 @@ def packed_figures(training: Training, plan: Plan, steps) -> dict:
 def packed_steps(training: Training, plan: Plan, trainer, keys):
     "The passes of a trainer's packs, in the precision of the plan."
     import torch
+
     from gemma_peft.training.packing import Head, packed_loss
     from gemma_peft.training.steps import PackedSteps
     model, head = trainer.model, Head(trainer.model, plan.mode.vocabulary_block, plan.compiled)
@@ -128,7 +138,12 @@ def packed_steps(training: Training, plan: Plan, trainer, keys):
 # %% ../../nbs/03d_modes.ipynb #2667a439
 def train_packed(training: Training, plan: Plan):
     "One try at training in the fast or the frugal mode; the trainer, trained."
-    from gemma_peft.training.steps import own_stream, ready_to_train, small_workspaces, step_on_default_stream
+    from gemma_peft.training.steps import (
+        own_stream,
+        ready_to_train,
+        small_workspaces,
+        step_on_default_stream,
+    )
     with small_workspaces() if plan.mode.name == "frugal" else nullcontext():
         trainer = make_packed_trainer(training, plan)
         step_on_default_stream(trainer.optimizer)
@@ -193,6 +208,7 @@ def in_frugal_form(
 ):
     "Bring a checkpoint's optimiser into the form that the frugal mode keeps."
     import torch
+
     from gemma_peft.training.steps import on_default_stream
     if trainer.record["way"]["mode"] != "frugal" or record["way"]["mode"] == "frugal": return
     path = checkpoint / "optimizer.pt"

@@ -11,6 +11,7 @@ __all__ = ['PACKED', 'HEAD_ROWS', 'EVALUATION_BLOCK', 'split_rows', 'pack', 'cum
 # %% ../../nbs/03a_packing.ipynb #12c4d017
 import inspect
 import math
+from importlib import import_module
 
 import torch
 import torch.nn.functional as F
@@ -127,7 +128,7 @@ def has_varlen(
     capability: float | None,   # of the GPU
 ) -> bool:
     "Whether there is a kernel for sequences of varying length (AMD's GPUs count capabilities otherwise)."
-    try: from torch.nn.attention.varlen import varlen_attn
+    try: import_module("torch.nn.attention.varlen")
     except ImportError: return False
     return device == "cuda" and torch.version.hip is None and dtype == "bfloat16" and (capability or 0) >= 8
 

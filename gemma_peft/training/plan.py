@@ -11,9 +11,16 @@ __all__ = ['COMPILE_STEPS', 'Machine', 'this_machine', 'optimiser_steps', 'choos
 import math
 from dataclasses import dataclass, field, replace
 
+from gemma_peft.training.loading import (
+    choose_attention,
+    choose_gpu,
+    choose_precision,
+    compute_settings,
+    gpu_capability,
+    gpu_gib,
+)
+
 from ..core import Config, GemmaPeftError, Run, patch_to
-from .loading import (choose_attention, choose_gpu, choose_precision, compute_settings,
-                                         gpu_capability, gpu_gib)
 from .memory import SHARE, Ledger, check_measured, ledger, mode_that_fits, trained_dtype
 
 # %% ../../nbs/03e_plan.ipynb #9143c9c2
@@ -182,6 +189,19 @@ def check_prediction(needed: Ledger | None, measured_gib: float | None = None) -
     figures = dict(peak=needed.peak_gib, static=needed.static_gib, reserved=needed.reserved_gib)
     return {f"predicted_{name}_gib": round(gib, 4) for name, gib in figures.items()}
 
+# %% ../../nbs/03e_plan.ipynb #fc929801
+def _following(plan) -> dict:
+    "What follows from a plan's choices, by its names."
+    config, t = plan.config, plan.config.training
+    attention, attention_reason = attention_of(config, plan.mode, plan.machine, plan.dtype)
+    bits, bits_reason = bits_of(config, plan.arm, plan.mode, plan.dtype)
+    steps = optimiser_steps(plan.rows, t.epochs, t.micro_batch_size, t.gradient_accumulation_steps)
+    needed = plan.predicted()
+    return dict(pack_tokens=pack_tokens(plan.mode, plan.arm), attention=attention,
+                attention_reason=attention_reason, bits=bits, bits_reason=bits_reason, steps=steps,
+                allocated_gib=None if needed is None else needed.peak_gib,
+                reserved_gib=None if needed is None else needed.reserved_gib)
+
 # %% ../../nbs/03e_plan.ipynb #e13b375e
 @dataclass(frozen=True)
 class Plan:
@@ -224,24 +244,12 @@ class Plan:
         mode = mode or self.mode
         return _ledger(self.config, self.arm, mode, self.dtype, self.compiled and mode.name != "plain")
 
-# %% ../../nbs/03e_plan.ipynb #fc929801
+# %% ../../nbs/03e_plan.ipynb #1eaf6b69
 @patch_to(Plan)
 def sizes(self) -> dict:
     "What a checkpoint keeps of it, in JSON."
     return dict(mode=self.mode.name, micro=self.micro, accumulation=self.accumulation,
                 pack_tokens=self.pack_tokens, compiled=self.compiled)
-
-def _following(plan: Plan) -> dict:
-    "What follows from a plan's choices, by its names."
-    config, t = plan.config, plan.config.training
-    attention, attention_reason = attention_of(config, plan.mode, plan.machine, plan.dtype)
-    bits, bits_reason = bits_of(config, plan.arm, plan.mode, plan.dtype)
-    steps = optimiser_steps(plan.rows, t.epochs, t.micro_batch_size, t.gradient_accumulation_steps)
-    needed = plan.predicted()
-    return dict(pack_tokens=pack_tokens(plan.mode, plan.arm), attention=attention,
-                attention_reason=attention_reason, bits=bits, bits_reason=bits_reason, steps=steps,
-                allocated_gib=None if needed is None else needed.peak_gib,
-                reserved_gib=None if needed is None else needed.reserved_gib)
 
 # %% ../../nbs/03e_plan.ipynb #59c59634
 def _chosen(config, arm, rows: int, dtype: str, machine: Machine) -> dict:

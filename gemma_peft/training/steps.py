@@ -16,6 +16,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib import import_module
 from types import MethodType
 
 import torch
@@ -82,8 +83,8 @@ class KeyedDropout(nn.Module):
     def forward(self, x):
         if not self.training: return x
         place = torch.arange(x.numel(), dtype=torch.int32, device=x.device).view(x.shape)
-        kept = (hash32(place ^ self.key) & 0xFFFF) >= int(self.p * 65536)
-        return torch.where(kept, x / (1 - self.p), 0.)
+        stays = (hash32(place ^ self.key) & 0xFFFF) >= int(self.p * 65536)
+        return torch.where(stays, x / (1 - self.p), 0.)
 
 @contextmanager
 def keyed_dropouts(
@@ -116,14 +117,14 @@ class Recomputed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, f, host, layer):
         ctx.f, ctx.device = f, hidden.device
-        ctx.kept = host.keep(layer, hidden.detach()) if host else hidden.detach()
+        ctx.input = host.keep(layer, hidden.detach()) if host else hidden.detach()
         kind = hidden.device.type
         ctx.autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
         with torch.no_grad(): return f(hidden)
     @staticmethod
     def backward(ctx, g):
-        hidden, (enabled, dtype) = ctx.kept.to(ctx.device, non_blocking=True).requires_grad_(), ctx.autocast
-        ctx.kept = None
+        hidden, (enabled, dtype) = ctx.input.to(ctx.device, non_blocking=True).requires_grad_(), ctx.autocast
+        ctx.input = None
         with torch.enable_grad(), torch.autocast(ctx.device.type, dtype, enabled=enabled): out = ctx.f(hidden)
         torch.autograd.backward(out, g)
         return hidden.grad, None, None, None
@@ -137,7 +138,7 @@ def recomputed(f, host: HostBuffers | None, layer: int):
 
 # %% ../../nbs/03b_steps.ipynb #90143104
 def no_gpu() -> str:
-    "What is said where there is no GPU to use; a Mac's is named."
+    "The words where there is no GPU to use; a Mac's is named."
     if torch.backends.mps.is_available(): return "Apple's GPU is not used (4 bits and recordings need CUDA)"
     return "no GPU"
 
@@ -145,7 +146,7 @@ def can_compile() -> tuple[bool, str]:    # and why
     "Whether torch.compile makes kernels here."
     if not torch.cuda.is_available(): return False, no_gpu()
     if gpu_capability() < 7: return False, "compiled kernels need compute capability 7.0"
-    try: import triton
+    try: import_module("triton")
     except ImportError: return False, "triton is not installed"
     return True, "triton makes kernels"
 

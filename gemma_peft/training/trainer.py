@@ -24,14 +24,28 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
-from ..core import (GemmaPeftError, MemoryMeter, Run, base_inputs, load_tokenizer, provenance,
-                             stage, stage_settings)
+from gemma_peft.core import (
+    GemmaPeftError,
+    MemoryMeter,
+    Run,
+    base_inputs,
+    load_tokenizer,
+    provenance,
+    stage,
+    stage_settings,
+)
+from gemma_peft.training.figures import (
+    current_peak_gib,
+    peaks_of,
+    progress_line,
+    reserved_peak_gib,
+    training_metrics,
+)
+
 from ..templating import labels
 from .checkpoints import checkpoints_in, find_checkpoint, other_versions, read_record, seal
-from .figures import (current_peak_gib, peaks_of, progress_line, reserved_peak_gib,
-                                         training_metrics)
 from .loading import compute_settings, free_memory, gpu_gib
-from .plan import Plan, check_prediction, make_plan, optimiser_steps, why_smaller
+from .plan import Plan, check_prediction, make_plan, why_smaller
 
 # %% ../../nbs/03_training.ipynb #81f2e75c
 def check_one_process():
@@ -224,7 +238,7 @@ def training_arguments(
         include_num_input_tokens_seen="non_padding", logging_steps=t.logging_steps, logging_first_step=True,
         logging_nan_inf_filter=False, save_strategy="steps", save_steps=t.save_steps,
         save_total_limit=t.save_total_limit, seed=seed, data_seed=seed, bf16=plan.dtype == "bfloat16",
-        fp16=False, use_cpu=plan.device == "cpu", report_to=list(t.report_to), disable_tqdm=True,
+        fp16=False, use_cpu=plan.device == "cpu", report_to=training.run.trackers(), disable_tqdm=True,
         dataloader_pin_memory=False)
     args = SFTConfig(**(settings | more))
     args._n_gpu = min(args.n_gpu, 1)          # transformers counts all it sees, and TRL refuses more than one
@@ -302,6 +316,7 @@ def trainer_for(mode: str) -> Callable:
 def _attempt(training: Training, plan: Plan) -> tuple:
     "One try: the trainer, or None; its meter; and why it failed, empty for a full GPU."
     from torch._dynamo.exc import TorchDynamoException
+
     from gemma_peft.training.steps import out_of_memory
     trainer, problem, train = None, "", trainer_for(plan.mode.name)
     with MemoryMeter() as meter:
