@@ -6,7 +6,7 @@
 __all__ = ['PEERS', 'OURS', 'WEIGHT_TYPES', 'WEIGHT_WHAT', 'PEER_BENCHES', 'judged', 'against', 'peer_case', 'train_peer',
            'beside', 'plain_trl_rows', 'weight_type_rows']
 
-# %% ../../nbs/10j_peers.ipynb #1b017b0d
+# %% ../../nbs/10j_peers.ipynb #b25e9fa8
 import json
 import shutil
 import tempfile
@@ -15,7 +15,8 @@ import time
 from ..core import MemoryMeter, Run
 from ..eval import answer_statistics, evaluate_model, paired_bootstrap, randomisation_test
 from ..galore import measure_loss, trial_run
-from ..training import free_memory, labels, load_base, load_model
+from ..templating import labels
+from ..training import free_memory, load_base, load_model
 from .cases import Case, trl_trainer
 
 # %% ../../nbs/10j_peers.ipynb #0ae88e63
