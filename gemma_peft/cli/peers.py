@@ -6,17 +6,18 @@
 __all__ = ['PEERS', 'OURS', 'WEIGHT_TYPES', 'WEIGHT_WHAT', 'PEER_BENCHES', 'judged', 'against', 'peer_case', 'train_peer',
            'beside', 'plain_trl_rows', 'weight_type_rows']
 
-# %% ../../nbs/10j_peers.ipynb #38d19351
+# %% ../../nbs/10j_peers.ipynb #b25e9fa8
 import json
 import shutil
 import tempfile
 import time
 
-from .cases import Case, trl_trainer
 from ..core import MemoryMeter, Run
 from ..eval import answer_statistics, evaluate_model, paired_bootstrap, randomisation_test
 from ..galore import measure_loss, trial_run
-from ..training import free_memory, labels, load_base, load_model
+from ..templating import labels
+from ..training import free_memory, load_base, load_model
+from .cases import Case, trl_trainer
 
 # %% ../../nbs/10j_peers.ipynb #0ae88e63
 def judged(
@@ -73,7 +74,7 @@ def train_peer(run: Run, name: str, folder: str, rank: int = 128) -> tuple:
                  peak_allocated_gib=round(memory.peak_allocated_gib, 3))
     return trainer.model.eval(), costs
 
-# %% ../../nbs/10j_peers.ipynb #6c14f587
+# %% ../../nbs/10j_peers.ipynb #c6201ad0
 OURS = dict(base="base", qlora="qlora", galore_frozen="galore")      # which of ours a peer stands beside
 
 def beside(run: Run, peer: str) -> tuple[str, list[dict]]:
@@ -90,7 +91,8 @@ def plain_trl_rows(run: Run, quick: bool = False):
     for name in ("base", *(("qlora",) if quick else PEERS)):
         with tempfile.TemporaryDirectory() as folder:
             trained = name != "base"
-            model, costs = train_peer(run, name, folder, 8 if quick else 128) if trained else (load_base(run), {})
+            rank = 8 if quick else 128
+            model, costs = train_peer(run, name, folder, rank) if trained else (load_base(run), {})
             figures, answers = judged(run, folder + "/judged", model, "galore" if trained else "base")
         del model; free_memory()
         row = dict(case=name) | costs | figures
