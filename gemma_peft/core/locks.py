@@ -20,7 +20,7 @@ from .paths import typed
 # %% ../../nbs/00h_locks.ipynb #10cc0006
 LEASE = 90.                    # seconds without a heartbeat: another machine's lock was left behind
 BEATS = 6                      # heartbeats in that time
-LOCK_TOKENS = "GEMMA_PEFT_LOCKS"    # variable in which a command tells the processes it starts what it holds
+LOCK_TOKENS = "GEMMA_PEFT_LOCKS"  # variable: a command tells the processes it starts what it holds
 STAGE = ".stage.lock"          # a stage that works for the command which holds the run
 _held = {}                     # lock files that this process holds, with their leases
 
