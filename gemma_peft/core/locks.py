@@ -142,7 +142,8 @@ def whole_or_part(
 # %% ../../nbs/00h_locks.ipynb #10cc0026
 def tokens() -> set[str]:
     "Of the locks that this process holds, and of those held by whoever started it."
-    return {lock.token for lock in _held.values()} | set(filter(None, os.environ.get(LOCK_TOKENS, "").split(",")))
+    handed_down = os.environ.get(LOCK_TOKENS, "").split(",")
+    return {lock.token for lock in _held.values()} | set(filter(None, handed_down))
 
 def lock_environment() -> dict:
     "The variable for a process that works on behalf of this one."
