@@ -77,6 +77,9 @@ def acquire(
     except Timeout: who = holder(path)
     if who and who["here"]: raise Held(path, who)
     fields, first = read_lock(path), _look(path)
+    if first is None or fields.get("host") == this_host():      # given back, or its process ended meanwhile
+        try: return lock.acquire(timeout=patience, poll_interval=.05)
+        except Timeout: raise Held(path, holder(path) or dict(pid=fields.get("pid", "?"), host="?")) from None
     who = dict(pid=fields.get("pid", "?"), host=fields.get("host", "another machine").split("?")[0])
     print(f"{path} was taken by process {who['pid']} on {who['host']}, which cannot be looked up from here: "
           f"waiting up to {lock.lease_duration:.0f} s for a sign of life", flush=True)
