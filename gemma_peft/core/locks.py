@@ -20,7 +20,7 @@ from .paths import typed
 # %% ../../nbs/00h_locks.ipynb #10cc0006
 LEASE = 90.                    # seconds without a heartbeat: another machine's lock was left behind
 BEATS = 6                      # heartbeats in that time
-LOCK_TOKENS = "GEMMA_PEFT_LOCKS"    # variable in which a command tells the processes it starts what it holds
+LOCK_TOKENS = "GEMMA_PEFT_LOCKS"  # variable: a command tells the processes it starts what it holds
 STAGE = ".stage.lock"          # a stage that works for the command which holds the run
 _held = {}                     # lock files that this process holds, with their leases
 
@@ -77,6 +77,9 @@ def acquire(
     except Timeout: who = holder(path)
     if who and who["here"]: raise Held(path, who)
     fields, first = read_lock(path), _look(path)
+    if first is None or fields.get("host") == this_host():      # given back, or its process ended meanwhile
+        try: return lock.acquire(timeout=patience, poll_interval=.05)
+        except Timeout: raise Held(path, holder(path) or dict(pid=fields.get("pid", "?"), host="?")) from None
     who = dict(pid=fields.get("pid", "?"), host=fields.get("host", "another machine").split("?")[0])
     print(f"{path} was taken by process {who['pid']} on {who['host']}, which cannot be looked up from here: "
           f"waiting up to {lock.lease_duration:.0f} s for a sign of life", flush=True)
@@ -142,7 +145,8 @@ def whole_or_part(
 # %% ../../nbs/00h_locks.ipynb #10cc0026
 def tokens() -> set[str]:
     "Of the locks that this process holds, and of those held by whoever started it."
-    return {lock.token for lock in _held.values()} | set(filter(None, os.environ.get(LOCK_TOKENS, "").split(",")))
+    handed_down = os.environ.get(LOCK_TOKENS, "").split(",")
+    return {lock.token for lock in _held.values()} | set(filter(None, handed_down))
 
 def lock_environment() -> dict:
     "The variable for a process that works on behalf of this one."
