@@ -21,21 +21,25 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "command": [
         "Again", "BenchOnly", "BenchOut", "BenchRun", "Force", "HELP", "InPlace", "Listed", "Methods",
-        "Named", "Only", "Overrides", "Profile", "Quick", "Rates", "Remark", "Section", "SelfTests",
-        "Several", "Stages", "SweepProfile", "To", "Unset", "app", "bench_command", "chosen_jobs",
+        "NOTHING", "Named", "Only", "Overrides", "Profile", "Quick", "Rates", "Remark", "Section",
+        "SelfTests", "Several", "Stages", "SweepProfile", "To", "Unset", "app", "bench_command",
         "compare_command", "controls_command", "doctor_command", "export_command", "help_command", "main",
         "publish_command", "run_command", "score_command", "settings_command", "site_command",
-        "status_command", "sweep_command", "take_up", "top"
+        "status_command", "sweep_command", "top"
     ],
     "doctor": [
-        "Finding", "T4_GIB", "ask_hub", "check_disk", "check_hub", "check_machine", "check_memory",
-        "check_model", "check_packages", "check_records", "examine", "finding_lines", "gpu_words",
-        "hub_answer", "hub_names", "memory_verdict", "needs", "would_compile"
+        "Finding", "ask_hub", "asked_rows", "check_disk", "check_hub", "check_machine", "check_memory",
+        "check_model", "check_packages", "check_plan", "check_records", "examine", "finding_lines",
+        "gpu_words", "hub_answer", "hub_names", "imagined_gpus", "memory_verdict", "needs", "planned"
     ],
     "kernels": [
         "Execution", "Forked", "LIBRARIES", "can_fork", "explain", "interrupt", "kernel_environment",
         "kernel_manager", "last_words", "of_the_system", "our_errors", "papermill_to", "plain",
         "run_kernel", "start_server", "stop", "tidy"
+    ],
+    "peers": [
+        "OURS", "PEERS", "PEER_BENCHES", "WEIGHT_TYPES", "WEIGHT_WHAT", "against", "beside", "judged",
+        "peer_case", "plain_trl_rows", "train_peer", "weight_type_rows"
     ],
     "pipeline": [
         "LiveLines", "PlainLines", "StageFailed", "forget", "has_page", "missing_stages", "page",
@@ -49,8 +53,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "TRAINERS", "Trained", "ask", "compare", "evaluate", "prepare", "train"
     ],
     "requests": [
-        "check_process", "check_request", "find_run", "known_runs", "parse_overrides", "parse_stages",
-        "parse_value", "run_to_sweep", "some_runs", "unreadable"
+        "check_process", "check_request", "chosen_jobs", "find_run", "known_runs", "parse_overrides",
+        "parse_stages", "parse_value", "run_to_sweep", "some_runs", "take_up", "unreadable"
     ],
     "resuming": [
         "code_identity", "has_mark", "imports_of", "in_order", "loose_names", "maker_of", "must_run",

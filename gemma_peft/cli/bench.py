@@ -24,11 +24,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from ..core import (COLOURS, LABELS, GemmaPeftError, Run, commit, from_here, hardware, in_short,
+                             locked, nearest, open_axes, package_versions, quiet, writing)
 from .cases import (CASES, GENERATION, bench_model, bench_rows, decoding_model,
                                   measure_generation, measure_startup, mode_curve, stage_seconds, train_ours,
                                   train_trl)
-from ..core import (COLOURS, LABELS, GemmaPeftError, Run, commit, from_here, hardware, in_short,
-                             locked, nearest, open_axes, package_versions, quiet, repository_root, writing)
 
 # %% ../../nbs/10c_bench.ipynb #9f692252
 OPERATIONS = dict(qlora=4e9, galore=.7 * 6e9 + .3 * 4e9)                                # a token
@@ -172,11 +172,13 @@ def case_words(name: str) -> str:
     changes = ", ".join(f"{k}={v}" for k, v in c.settings.items())
     return f"{LABELS[c.arm]}, {changes}" + (f", within {c.cap_gib} GiB" if c.cap_gib else "")
 
-# %% ../../nbs/10c_bench.ipynb #7f9921b0
+# %% ../../nbs/10c_bench.ipynb #1563253b
 def benches() -> dict[str, Bench]:     # name -> what it is; those of the optimiser are chapter 05's
     "All that can be measured."
     from gemma_peft.galore import GALORE_BENCHES
     from gemma_peft.qlora import EMBEDDING_WHAT, embedding_losses
+
+    from gemma_peft.cli.peers import PEER_BENCHES
     known = {name: Bench(case_words(name), "training", training_rows) for name in CASES}
     known |= {name: Bench(f"generation, {n} prompts together", "generation", generation_rows)
               for name, n in GENERATION.items()}
@@ -187,14 +189,16 @@ def benches() -> dict[str, Bench]:     # name -> what it is; those of the optimi
     def optimiser(name, run, model, quick): return GALORE_BENCHES[name].measure(run, quick)
     def embedding(name, run, model, quick): return embedding_losses(run)
     known |= {name: Bench(b.what, name, optimiser, b.needs_run) for name, b in GALORE_BENCHES.items()}
-    return known | dict(embedding_bits=Bench(EMBEDDING_WHAT, "embedding_bits", embedding, True))
+    known["embedding_bits"] = Bench(EMBEDDING_WHAT, "embedding_bits", embedding, True)
+    def peers(name, run, model, quick): return PEER_BENCHES[name][1](run, quick)
+    return known | {name: Bench(what, name, peers, True) for name, (what, _) in PEER_BENCHES.items()}
 
 def usual(run: Run | None) -> list[str]:
     "What is measured where no names are given."
     if run is None: return [*CASES, *GENERATION, "startup"]
     return ["stages", "mode_curves"] if hardware()["gpus"] else ["stages"]
 
-# %% ../../nbs/10c_bench.ipynb #b0e873f3
+# %% ../../nbs/10c_bench.ipynb #215f4915
 WHATS = dict(
     training="Training of Gemma-3-1B's shape with random weights, 16 rows a step; also seconds of start-up "
              "and of a run's stages",
@@ -220,6 +224,7 @@ def add_row(
     row = dict.fromkeys(("case", *keys)) | rounded | where | today
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else dict(what=what, made_by=command)
     def same(other): return (other["case"], machine(other)) == (row["case"], machine(row))
+    if "difference" in row: old.setdefault("differences", {})[row["case"]] = row.pop("difference")
     rows = [r for r in old.get("rows", []) if not same(r)] + [row]
     text = json.dumps(old | dict(rows=rows), indent=1) + "\n"
     with writing(Path(path)) as part: part.write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ __all__ = ['LIBRARIES', 'kernel_environment', 'can_fork', 'run_kernel', 'start_s
            'papermill_to', 'Execution', 'interrupt', 'stop', 'our_errors', 'plain', 'of_the_system', 'last_words',
            'explain']
 
-# %% ../../nbs/10e_kernels.ipynb #a6b0cb76
+# %% ../../nbs/10e_kernels.ipynb #b9e09181
 import importlib
 import json
 import os
@@ -22,8 +22,8 @@ from pathlib import Path
 from types import ModuleType
 
 import gemma_peft
-from .resuming import code_identity, part_of, put_back, ran_before, resumed, stored
 from ..core import GemmaPeftError, hardware, hub_token, lock_environment, writing
+from .resuming import code_identity, part_of, put_back, ran_before, resumed, stored
 
 # %% ../../nbs/10e_kernels.ipynb #16b296f8
 def kernel_environment() -> dict[str, str]:

@@ -6,16 +6,16 @@
 __all__ = ['page', 'has_page', 'missing_stages', 'forget', 'sweep_leftovers', 'read_progress', 'PlainLines', 'LiveLines',
            'progress_lines', 'StageFailed', 'run_stage', 'run_pipeline']
 
-# %% ../../nbs/10a_pipeline.ipynb #87895866
+# %% ../../nbs/10a_pipeline.ipynb #7f30b229
 import json
 import shutil
 import sys
 import time
 from pathlib import Path
 
-from .kernels import Execution, explain, stop
 from ..core import (STAGES, ConfigError, GemmaPeftError, Run, clock, from_here, notebooks_folder,
                              stage_state)
+from .kernels import Execution, explain, stop
 
 # %% ../../nbs/10a_pipeline.ipynb #bff63284
 def page(run: Run, stage: str) -> Path:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['screen', 'wrapped', 'wrapped_lines', 'aligned', 'read_table', 'alive', 'stage_row', 'stage_rows', 'summary']
 
-# %% ../../nbs/10h_printing.ipynb #2e2a5917
+# %% ../../nbs/10h_printing.ipynb #e04778a5
 import csv
 import os
 import re
@@ -15,9 +15,9 @@ import textwrap
 import time
 from pathlib import Path
 
+from ..core import LEASE, STAGES, Run, clock, from_here, makers, stage_state
 from .pipeline import has_page, page, read_progress
 from .requests import parse_value
-from ..core import LEASE, STAGES, Run, clock, from_here, makers, stage_state
 
 # %% ../../nbs/10h_printing.ipynb #9d6f7003
 def screen() -> int | None:

@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['parse_value', 'unreadable', 'parse_overrides', 'parse_stages', 'check_process', 'check_request', 'known_runs',
-           'some_runs', 'find_run', 'run_to_sweep']
+           'some_runs', 'find_run', 'run_to_sweep', 'take_up', 'chosen_jobs']
 
-# %% ../../nbs/10g_requests.ipynb #21c3aa4f
+# %% ../../nbs/10g_requests.ipynb #fe2d0e0d
 import io
 import json
 import os
+import signal
+import threading
 import tomllib
 import typing
 from contextlib import redirect_stdout
+from fnmatch import fnmatch
 from pathlib import Path
 
 from ..core import (STAGES, ConfigError, GemmaPeftError, Run, find_setting, from_here, nearest,
@@ -135,3 +138,29 @@ def run_to_sweep(
     if name and (profile or out):
         raise ConfigError([f"{name} is a run; name a run, or pass --profile or --out, not both"])
     return (profile, out) if profile or out else ("", str(find_run(name).path))
+
+# %% ../../nbs/10g_requests.ipynb #f429708e
+def take_up(
+    profile: str,       # "" for that of the folder
+    out: str,           # the run folder, which this process holds; "" for that of the profile
+    values: dict,       # --set
+    unset: list[str],   # --unset
+    keep: bool = True,  # whether the change stays with the run
+) -> Run:
+    "The run that is meant, made or changed as a request says. From here on a scheduler's stop is a Ctrl-C."
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return Run.open(profile, out, values, tuple(unset), write=keep)
+
+# %% ../../nbs/10g_requests.ipynb #853d9714
+def chosen_jobs(run: Run, jobs: list[str], patterns: list[str]) -> list[str]:
+    "Jobs that match one of the patterns; all without any. Raises where there is nothing to make."
+    if not jobs:
+        ask = run.command("--set seeds=0,1,2")
+        raise GemmaPeftError(f"{run.path} asks for no controls; ask with `{ask}` "
+                             "and the like (`gemma-peft settings --section controls`)")
+    for p in patterns:
+        if not any(fnmatch(job, p) for job in jobs):
+            raise GemmaPeftError(f"no control of {from_here(run.path)} is called {p!r}.{nearest(p, jobs)} "
+                                 f"There are {', '.join(jobs)}")
+    return [job for job in jobs if not patterns or any(fnmatch(job, p) for p in patterns)]

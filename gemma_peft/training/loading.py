@@ -126,7 +126,7 @@ def model_folders() -> dict[str, str]:    # name -> folder of a run
     return {arm: f"models/{arm}/final" for arm in ("qlora", "galore")} | {
         mix: f"models/hybrid/{mix}/final" for mix in mixes}
 
-# %% ../../nbs/03f_loading.ipynb #67556784
+# %% ../../nbs/03f_loading.ipynb #86d050a9
 def load_model(
     run: Run,
     name: str = "base",   # base, qlora, galore, or a mix such as soup
