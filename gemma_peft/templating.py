@@ -26,11 +26,11 @@ def check_template(tokenizer):
     "Raises GemmaPeftError unless the tokenizer's own template writes what the training template writes."
     texts = ("One", " Two\n\nlines ", "Three", "Four")
     probe = [dict(role=("user", "assistant")[i % 2], content=text) for i, text in enumerate(texts)]
+    def written(messages, cue, template):
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=cue,
+                                             chat_template=template)
     for messages, cue in ((probe, False), (probe[:3], True)):
-        def written(template):
-            return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=cue,
-                                                 chat_template=template)
-        ours, own = written(training_template()), written(None)
+        ours, own = written(messages, cue, training_template()), written(messages, cue, None)
         if ours != own:
             raise GemmaPeftError(f"The tokenizer's chat template is not Gemma 3's: it writes {own!r} for "
                                  f"{ours!r}. Give a Gemma 3 model: `--set model.id=google/gemma-3-1b-it`")
@@ -171,6 +171,12 @@ def _encode_split(samples: list[dict], split: str, tokenizer, data, tell) -> lis
 PROCESSED_FILES = {split: f"data/processed/{split}_processed.json" for split in SAMPLE_FILES}
 TOKEN_STATISTICS, EXAMPLES = "data/processed/token_stats.json", 3
 
+def _progress(run: Run, before: int, split: str, count: int):    # before: files done before this one
+    "Tells how many of a file's samples are done."
+    def tell(i):
+        run.progress(before + i / max(count, 1), len(SAMPLE_FILES), f"{split}: {i:,} of {count:,}")
+    return tell
+
 @stage("templating", result=lambda run: run.read_json(TOKEN_STATISTICS))
 def prepare_templates(run: Run) -> dict:   # source -> split -> token statistics
     "Write the run's token ids and spans, examples to look at, and statistics; returns the statistics."
@@ -178,9 +184,7 @@ def prepare_templates(run: Run) -> dict:   # source -> split -> token statistics
     check_template(tokenizer)
     for k, (split, name) in enumerate(SAMPLE_FILES.items()):
         samples = run.read_json(name)
-        def tell(i):
-            share = i / max(len(samples), 1)
-            run.progress(k + share, len(SAMPLE_FILES), f"{split}: {i:,} of {len(samples):,}")
+        tell = _progress(run, k, split, len(samples))
         rows = _encode_split(samples, split, tokenizer, run.config.data, tell)
         write_rows(run, PROCESSED_FILES[split], rows)
         for s in sorted({r["source"] for r in rows}):

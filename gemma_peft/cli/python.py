@@ -13,8 +13,7 @@ from pathlib import Path
 
 from ..core import PROFILES, GemmaPeftError, Run, load_tokenizer, nearest, settings, stage_function
 from ..data import SHAPES, Rejected, to_messages
-from ..eval import (ARMS, MODELS, evaluate_model, evaluate_models, generate_answers, results_file,
-                             score_table)
+from ..eval import ARMS, evaluate_model, evaluate_models, generate_answers, results_file, score_table
 from ..galore import train_galore
 from ..qlora import train_qlora
 from ..report import comparison_table, readable
@@ -58,7 +57,8 @@ class Trained:
 
     def __repr__(self):
         f = self.figures
-        return (f"Trained by {self.method} on {f['train_samples']:,} conversations, {f['epochs']:g} passes, "
+        passes = "1 pass" if f["epochs"] == 1 else f"{f['epochs']:g} passes"
+        return (f"Trained by {self.method} on {f['train_samples']:,} conversations, {passes}, "
                 f"{f['train_seconds']:.0f} s, at most {f['peak_memory_gib']:.2f} GiB.\n"
                 f"Loss: {f['final_train_loss']:.3f} in training, {f['validation_loss']:.3f} on conversations "
                 f"kept aside.\nModel: {self.folder}/models/{self.method}/final\n"
@@ -105,11 +105,12 @@ def evaluate(run: Run):    # a pandas DataFrame, indexed by source and model
 def compare(run: Run):     # a pandas DataFrame
     "The comparison of a run's techniques, as its report has it; before both arms are there, scores alone."
     import pandas as pd
-    scored = {m: run.read_json(results_file(m)) for m in MODELS if (run.path / results_file(m)).exists()}
+    models = ("base", *ARMS)
+    scored = {m: run.read_json(results_file(m)) for m in models if (run.path / results_file(m)).exists()}
     if not scored:
         raise GemmaPeftError(f"nothing is evaluated yet in {run.path}: evaluate(run) does it, "
                              f"or {run.remedy('eval')}")
-    if len(scored) < len(MODELS): return score_table(scored)
+    if len(scored) < len(models): return score_table(scored)
     stage_function("score")(run)
     return pd.DataFrame(readable(comparison_table(run))).set_index("Technique")
 
@@ -152,8 +153,9 @@ def train(
     records, name = _checked(conversations), str(getattr(model, "name_or_path", model))
     folder = Path(out or tempfile.mkdtemp(prefix="gemma_peft_")).expanduser().resolve()
     file, kept = folder / "conversations.jsonl", max(1, len(records) // 20)
-    overrides = {"data.sources": ["mine"], "data.mine.path": str(file), "data.mine.train": len(records),
-                 "data.mine.validation": kept, "data.mine.test": 1}
+    counts = dict(train=len(records) - kept - 1, validation=kept, test=1)
+    overrides = {"data.sources": ["mine"], "data.mine.path": str(file)}
+    overrides |= {f"data.mine.{split}": count for split, count in counts.items()}
     if name not in PROFILES: overrides["model.id"] = name
     overrides |= {_dotted(k, method): v for k, v in settings.items()}
     folder.mkdir(parents=True, exist_ok=True)

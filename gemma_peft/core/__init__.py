@@ -29,9 +29,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "load_from_model", "load_tokenizer", "read_configuration"
     ],
     "locks": [
-        "BEATS", "Held", "LEASE", "LockError", "STAGE", "TOKENS", "acquire", "go_along", "held", "hold",
-        "holder", "joined", "lock_environment", "lock_holder", "locked", "lost", "ours", "read_lock",
-        "still_ours", "this_host", "tokens", "whole_or_part"
+        "BEATS", "Held", "LEASE", "LOCK_TOKENS", "LockError", "STAGE", "acquire", "go_along", "held",
+        "hold", "holder", "joined", "lock_environment", "lock_holder", "locked", "lost", "ours",
+        "read_lock", "still_ours", "this_host", "tokens", "whole_or_part"
     ],
     "look": [
         "COLOURS", "ConfigError", "GemmaPeftError", "LABELS", "SPARE", "clock", "colour", "duration",

@@ -10,8 +10,7 @@ __all__ = ['PRETRAIN_LENGTH', 'toy_rows', 'pack', 'pretrain', 'known_facts', 'ma
 import time
 
 from ..core import Run, build_model, build_tokenizer, size_table, stage
-from .world import (CHATS, KINDS, Thing, conversations, make_records, make_world,
-                                   pretraining_texts, upper)
+from .world import CHATS, Thing, conversations, make_records, make_world, pretraining_texts
 
 # %% ../../nbs/01g_tiny.ipynb #1c3f5c04
 def toy_rows(count: int = 40) -> list[dict]:   # id, input_ids, assistant_spans
@@ -63,8 +62,7 @@ def known_facts(
 ) -> float:               # share of the facts, 0..1
     "The share of the facts that the model would state right, from the beginning of the plainest sentence."
     import torch
-    def opening(thing, key): return KINDS[thing.kind][0][key].say[0].split("{v}")[0].rstrip()
-    facts = [(f"{upper(t.the)} {opening(t, key)}", value) for t in world for key, value in t.facts.items()]
+    facts = [(t.opening(key), value) for t in world for key, value in t.facts.items()]
     starts = [len(tokenizer(before).input_ids) for before, _ in facts]
     sentences = [f"{before} {value}" for before, value in facts]
     batch = tokenizer(sentences, padding=True, padding_side="right", return_tensors="pt")

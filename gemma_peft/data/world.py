@@ -99,6 +99,10 @@ class Thing:
         ways = KINDS[self.kind][0][trait].say
         return ways[way % len(ways)].format(v=self.facts[trait])
 
+    def opening(self, trait: str) -> str:
+        "The plainest sentence of a fact, up to its value."
+        return f"{upper(self.the)} {KINDS[self.kind][0][trait].say[0].split('{v}')[0].rstrip()}"
+
 # %% ../../nbs/01f_world.ipynb #fce928bb
 def make_world(
     seed: int = 0,      # which world

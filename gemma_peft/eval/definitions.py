@@ -87,7 +87,8 @@ def evaluate_scores(
     _check_pairs(predictions, references)
     nothing = dict.fromkeys(EVALUATE)
     if why := _why_unavailable(scripts):
-        say_once(f"the `evaluate` package's own BLEU and ROUGE are left out ({why}); all other scores are there")
+        say_once(f"the `evaluate` package's own BLEU and ROUGE are left out ({why}); all other scores are "
+                 "there")
         return nothing | dict(evaluate_unavailable=why)
     bleu, rouge = _package_metrics(scripts)
     texts = dict(predictions=predictions, references=references)

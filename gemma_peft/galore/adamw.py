@@ -77,6 +77,13 @@ def _hook(self):
             if p.requires_grad: p.register_post_accumulate_grad_hook(lambda p: me() and me()._receive(p))
     self._hooked = len(self.param_groups)
 
+@patch_to(GaLoreAdamW)
+def _keep_state(self):
+    "Let `state` show the stacks."
+    for b in self._buckets or []:
+        for i, p in enumerate(b.params):
+            self.state[p] = dict(step=b.steps[i]) | {name: t[i] for name, t in b.tensors().items()}
+
 # %% ../../nbs/05e_adamw.ipynb #e8f37e8d
 @patch_to(GaLoreAdamW)
 def buckets(self) -> list[Bucket]:
@@ -108,13 +115,6 @@ def _restore(self, b: Bucket, i: int, saved: dict | None):
             f"the saved state of a {b.shape} parameter has {name} {has}, this optimiser needs "
             f"{tuple(t[i].shape)}; resume with the rank, proj_type, states, projector and rounding it was "
             "saved with")
-
-@patch_to(GaLoreAdamW)
-def _keep_state(self):
-    "Let `state` show the stacks."
-    for b in self._buckets or []:
-        for i, p in enumerate(b.params):
-            self.state[p] = dict(step=b.steps[i]) | {name: t[i] for name, t in b.tensors().items()}
 
 # %% ../../nbs/05e_adamw.ipynb #cb09addc
 @patch_to(GaLoreAdamW)

@@ -7,8 +7,7 @@ from lazy_loader import attach
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "claims": [
         "UNTRAINED", "agreement", "beyond_findings", "claim", "control_findings", "gap_finding",
-        "left_out_claim", "mean_over_seeds", "noise_floor", "p_text", "pair_claims", "quality_findings",
-        "spoken"
+        "left_out_claim", "mean_over_seeds", "noise_floor", "pair_claims", "quality_findings", "spoken"
     ],
     "examples": [
         "BOX", "CARD", "FAINT", "KINDS", "ROW", "TEXT", "TURN", "choose_examples", "choose_prompts", "draw",

@@ -74,13 +74,20 @@ def _invented_controls(run: Run, sources: tuple, seeds: tuple):
         run.write_json(f"{folder}/metrics/{arm}_metrics.json", _invented_training(seconds, 2., loss))
 
 # %% ../../nbs/09m_invented.ipynb #8a9796e5
+def _own_records(source: str) -> str:
+    "A file of records with one line, as a source of one's own."
+    file = Path(tempfile.mkdtemp()) / f"{source}.jsonl"
+    file.write_text('{"prompt": "A toy question?", "response": "A toy answer."}\n', encoding="utf-8")
+    return str(file)
+
 @cache
 def _invent(hybrids: tuple, seeds: tuple, profile: str, sources: tuple) -> Path:
     "The folder of an invented run; a second call gives the first one's."
-    own = {f"data.{s}.path": "synthetic" for s in sources} | {"data.sources": list(sources)}
     settings = {"eval.examples": 2, "seeds": list(seeds),
                 "controls.ladder": ["base_nf4", "lora"] if len(seeds) > 1 else []}
-    run = Run.open(profile, tempfile.mkdtemp(), settings | (own if sources != SOURCES else {}))
+    if sources != SOURCES:
+        settings |= {f"data.{s}.path": _own_records(s) for s in sources} | {"data.sources": list(sources)}
+    run = Run.open(profile, tempfile.mkdtemp(), settings)
     prompts = [dict(id=r["prompt_id"], **r) for r in _invented_answers("base", sources)]
     run.write_json("data/processed/test_processed.json", prompts)
     near = [dict(against=prompts[0]["id"], against_split="test")] if hybrids else []

@@ -14,9 +14,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "reserved_peak_gib", "training_metrics"
     ],
     "loading": [
-        "MODELS", "QUANTISERS", "QUANTISERS_FROM", "choose_attention", "choose_gpu", "choose_precision",
+        "QUANTISERS", "QUANTISERS_FROM", "choose_attention", "choose_gpu", "choose_precision",
         "compute_settings", "free_memory", "gpu_capability", "gpu_gib", "load_base", "load_model",
-        "quantiser"
+        "model_folders", "quantiser"
     ],
     "losses": [
         "head_logits", "hidden_and_targets", "length_batches", "mean_loss", "reference_loss",

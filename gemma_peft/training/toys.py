@@ -24,7 +24,7 @@ TOY_SETTINGS = {
 @cache
 def _toy_base_folder() -> Path:
     "The toy's weights and tokenizer, made once."
-    from gemma_peft.data import toy_gemma
+    from gemma_peft.core import toy_gemma
     folder = Path(tempfile.mkdtemp())
     tokenizer, model = toy_gemma()
     for part in (model, tokenizer): part.save_pretrained(folder)
