@@ -63,7 +63,7 @@ def run_kernel(
         for stream in (1, 2): os.dup2(f.fileno(), stream)
     sys.argv, sys.modules["__main__"] = ["ipykernel_launcher", *arguments], ModuleType("__main__")
     from ipykernel.kernelapp import launch_new_instance
-    asker = f"--IPKernelApp.parent_handle={environment['JPY_PARENT_PID']}"     # read when it is imported, else
+    asker = f"--IPKernelApp.parent_handle={environment['JPY_PARENT_PID']}"
     launch_new_instance([*arguments, asker])
 
 # %% ../../nbs/10e_kernels.ipynb #696d21db
