@@ -238,4 +238,5 @@ def examine(config) -> list[Finding]:
     closed = any(f.remedy or "not asked" in f.text for f in about)
     plans = check_plan(config, "qlora") + check_plan(config, "galore")
     return (check_machine() + plans + check_memory(config) + check_packages()
-            + check_model(config, not closed) + check_records(config) + check_disk(2 if config.model.id == "tiny" else 25) + hub)
+            + check_model(config, not closed) + check_records(config)
+            + check_disk(2 if config.model.id == "tiny" else 25) + hub)
