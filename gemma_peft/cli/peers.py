@@ -72,7 +72,7 @@ def train_peer(run: Run, name: str, folder: str, rank: int = 128) -> tuple:
         if name == "galore": trainer.model.requires_grad_(True)
         trainer.train()
     costs = dict(train_seconds=round(time.perf_counter() - started, 1),
-                 peak_allocated_gib=round(memory.peak_allocated_gib, 3))
+                 peak_allocated_gib=memory.peak_allocated_gib)
     return trainer.model.eval(), costs
 
 # %% ../../nbs/10j_peers.ipynb #c6201ad0
