@@ -15,8 +15,17 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import (GemmaPeftError, from_here, hardware, hub_token, is_local, label,
-                             package_versions, runs_folder)
+from gemma_peft.core import (
+    GemmaPeftError,
+    from_here,
+    hardware,
+    hub_token,
+    is_local,
+    label,
+    package_versions,
+    runs_folder,
+)
+
 from .printing import screen, wrapped
 from .requests import check_process
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 
 import gemma_peft
+
 from ..core import GemmaPeftError, hardware, hub_token, lock_environment, writing
 from .resuming import code_identity, part_of, put_back, ran_before, resumed, stored
 
