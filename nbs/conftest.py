@@ -24,6 +24,17 @@ def tst_flags() -> list[str]:
 def pytest_addoption(parser):
     for flag in tst_flags(): parser.addoption(f"--run-{flag}", action="store_true", help=f"also run the notebooks' cells marked #| {flag}")
 
+LONGEST = ("10_cli", "03_training", "03d_modes", "03b_steps", "05e_adamw", "07_hybrid", "09m_invented", "06_eval")      # files, by what they take
+
+def pytest_configure(config):
+    "xdist would begin with the files of most tests; ours are in an order of their own."
+    if hasattr(config.option, "loadscopereorder"): config.option.loadscopereorder = False
+
+def pytest_collection_modifyitems(items):
+    "The longest files first, so that no process is left alone with one at the end; within a file nothing moves."
+    def place(item): return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
+    items.sort(key=place)
+
 def pytest_collect_file(file_path, parent):
     if file_path.suffix == ".ipynb" and not file_path.name.startswith((".", "_")): return Notebook.from_parent(parent, path=file_path)
 

@@ -24,11 +24,35 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from ..core import (COLOURS, LABELS, GemmaPeftError, Run, commit, from_here, hardware, in_short,
-                             locked, nearest, open_axes, package_versions, quiet, writing)
-from .cases import (CASES, GENERATION, bench_model, bench_rows, decoding_model,
-                                  measure_generation, measure_startup, mode_curve, stage_seconds, train_ours,
-                                  train_trl)
+from gemma_peft.cli.cases import (
+    CASES,
+    GENERATION,
+    bench_model,
+    bench_rows,
+    decoding_model,
+    measure_generation,
+    measure_startup,
+    mode_curve,
+    stage_seconds,
+    train_ours,
+    train_trl,
+)
+from gemma_peft.core import (
+    COLOURS,
+    LABELS,
+    GemmaPeftError,
+    Run,
+    commit,
+    from_here,
+    hardware,
+    in_short,
+    locked,
+    nearest,
+    open_axes,
+    package_versions,
+    quiet,
+    writing,
+)
 
 # %% ../../nbs/10c_bench.ipynb #9f692252
 OPERATIONS = dict(qlora=4e9, galore=.7 * 6e9 + .3 * 4e9)                                # a token
@@ -175,10 +199,9 @@ def case_words(name: str) -> str:
 # %% ../../nbs/10c_bench.ipynb #1563253b
 def benches() -> dict[str, Bench]:     # name -> what it is; those of the optimiser are chapter 05's
     "All that can be measured."
+    from gemma_peft.cli.peers import PEER_BENCHES
     from gemma_peft.galore import GALORE_BENCHES
     from gemma_peft.qlora import EMBEDDING_WHAT, embedding_losses
-
-    from gemma_peft.cli.peers import PEER_BENCHES
     known = {name: Bench(case_words(name), "training", training_rows) for name in CASES}
     known |= {name: Bench(f"generation, {n} prompts together", "generation", generation_rows)
               for name, n in GENERATION.items()}

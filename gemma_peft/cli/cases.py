@@ -8,7 +8,7 @@ __all__ = ['QUICK', 'MAX_LENGTH', 'REFRESH_EVERY', 'FAST', 'FRUGAL', 'T4', 'CASE
            'train_ours', 'trl_model', 'trl_arguments', 'trl_trainer', 'train_trl', 'bench_prompts', 'plain_generate',
            'measure_generation', 'decoding_model', 'measure_startup', 'stage_seconds', 'mode_curve', 'curve_difference']
 
-# %% ../../nbs/10i_cases.ipynb #49289c5d
+# %% ../../nbs/10i_cases.ipynb #40417378
 import math
 import random
 import statistics
@@ -22,8 +22,7 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from ..core import MemoryMeter, Run, writing
-from ..data import tiny
+from ..core import MemoryMeter, Run, toy_gemma, writing
 from ..eval import GreedyDecoder
 from ..galore import galore_model, galore_optimizer, random_gemma, synchronise
 from ..qlora import lora_config
@@ -56,7 +55,7 @@ def bench_model(folder: Path, quick: bool) -> Path:
     if not folder.exists():
         with writing(folder) as part:
             random_model(quick).save_pretrained(part)
-            tiny.toy_gemma()[0].save_pretrained(part)
+            toy_gemma()[0].save_pretrained(part)
         free_memory()
     return folder
 

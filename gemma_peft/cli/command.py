@@ -21,13 +21,36 @@ from typing import Annotated
 import typer
 
 import gemma_peft
-from ..core import (PROFILES, STAGES, ConfigError, GemmaPeftError, Run, flatten, from_here, hardware,
-                             locked, nearest, repository_root, resolve, run_folder, settings, stage_state)
+from gemma_peft.cli.requests import (
+    check_process,
+    check_request,
+    chosen_jobs,
+    find_run,
+    parse_value,
+    run_to_sweep,
+    take_up,
+)
+from gemma_peft.core import (
+    PROFILES,
+    STAGES,
+    ConfigError,
+    GemmaPeftError,
+    Run,
+    flatten,
+    from_here,
+    hardware,
+    locked,
+    nearest,
+    repository_root,
+    resolve,
+    run_folder,
+    settings,
+    stage_state,
+)
+
 from .kernels import of_the_system
 from .pipeline import has_page, run_pipeline
 from .printing import aligned, screen, stage_rows, summary, wrapped_lines
-from .requests import (check_process, check_request, chosen_jobs, find_run, parse_value,
-                                     run_to_sweep, take_up)
 
 # %% ../../nbs/10_cli.ipynb #d90eecf9
 HELP = """QLoRA, GaLore or a mix: fine-tune a small Gemma on one GPU, and compare them fairly.

@@ -15,8 +15,17 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import (GemmaPeftError, from_here, hardware, hub_token, is_local, label,
-                             package_versions, runs_folder)
+from gemma_peft.core import (
+    GemmaPeftError,
+    from_here,
+    hardware,
+    hub_token,
+    is_local,
+    label,
+    package_versions,
+    runs_folder,
+)
+
 from .printing import screen, wrapped
 from .requests import check_process
 
@@ -238,4 +247,5 @@ def examine(config) -> list[Finding]:
     closed = any(f.remedy or "not asked" in f.text for f in about)
     plans = check_plan(config, "qlora") + check_plan(config, "galore")
     return (check_machine() + plans + check_memory(config) + check_packages()
-            + check_model(config, not closed) + check_records(config) + check_disk(2 if config.model.id == "tiny" else 25) + hub)
+            + check_model(config, not closed) + check_records(config)
+            + check_disk(2 if config.model.id == "tiny" else 25) + hub)

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 
 import gemma_peft
+
 from ..core import GemmaPeftError, hardware, hub_token, lock_environment, writing
 from .resuming import code_identity, part_of, put_back, ran_before, resumed, stored
 
@@ -35,7 +36,7 @@ def kernel_environment() -> dict[str, str]:
         "HYPOTHESIS_STORAGE_DIRECTORY": os.path.join(tempfile.gettempdir(), "gemma_peft_hypothesis"),
         "PYTEST_CURRENT_TEST": ""}
 
-# %% ../../nbs/10e_kernels.ipynb #fce77ed3
+# %% ../../nbs/10e_kernels.ipynb #a5359422
 LIBRARIES = ("ipykernel.kernelapp", "matplotlib_inline.backend_inline", "pandas", "datasets", "torch",
              "transformers.models.gemma3.modeling_gemma3", "transformers.trainer", "bitsandbytes", "peft",
              "trl.trainer.sft_trainer", "fastcore.test", "sacrebleu")
@@ -63,7 +64,8 @@ def run_kernel(
         for stream in (1, 2): os.dup2(f.fileno(), stream)
     sys.argv, sys.modules["__main__"] = ["ipykernel_launcher", *arguments], ModuleType("__main__")
     from ipykernel.kernelapp import launch_new_instance
-    launch_new_instance(arguments)
+    asker = f"--IPKernelApp.parent_handle={environment['JPY_PARENT_PID']}"
+    launch_new_instance([*arguments, asker])
 
 # %% ../../nbs/10e_kernels.ipynb #696d21db
 def start_server():

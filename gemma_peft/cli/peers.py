@@ -6,20 +6,20 @@
 __all__ = ['PEERS', 'OURS', 'WEIGHT_TYPES', 'WEIGHT_WHAT', 'PEER_BENCHES', 'judged', 'against', 'peer_case', 'train_peer',
            'beside', 'plain_trl_rows', 'weight_type_rows']
 
-# %% ../../nbs/10j_peers.ipynb #b25e9fa8
+# %% ../../nbs/10j_peers.ipynb #7a1b7bab
 import json
 import shutil
 import tempfile
 import time
 
 from ..core import MemoryMeter, Run
-from ..eval import answer_statistics, evaluate_model, paired_bootstrap, randomisation_test
+from ..eval import answer_statistics, evaluate_model, paired_bootstrap, randomisation_test, rounded
 from ..galore import measure_loss, trial_run
 from ..templating import labels
 from ..training import free_memory, load_base, load_model
 from .cases import Case, trl_trainer
 
-# %% ../../nbs/10j_peers.ipynb #0ae88e63
+# %% ../../nbs/10j_peers.ipynb #a2722d2d
 def judged(
     run: Run,       # its templating stage is done
     folder: str,    # a folder of its own
@@ -42,13 +42,14 @@ def against(
     resamples: int = 1000,
 ) -> dict:                  # metric -> difference, its interval, and a p-value
     "Ours minus theirs, on the same prompts."
-    a, b, found = answer_statistics(ours), answer_statistics(theirs), {}
+    a, b, differ = answer_statistics(ours), answer_statistics(theirs), {}
     for metric in ("bleu4", "rouge_l"):
         d = paired_bootstrap(a, b, metric, resamples, strata=a.source)
-        found[metric] = dict(difference=round(d["difference"], 6),
-                             ci95=[round(d[k], 6) for k in ("ci95_low", "ci95_high")],
-                             p_randomisation=round(randomisation_test(a, b, metric, resamples), 6))
-    return dict(resamples=resamples, prompts=len(ours)) | found
+        p = randomisation_test(a, b, metric, resamples)
+        figures = rounded(dict(difference=d["difference"], low=d["ci95_low"], high=d["ci95_high"], p=p))
+        differ[metric] = dict(difference=figures["difference"], ci95=[figures["low"], figures["high"]],
+                              p_randomisation=figures["p"])
+    return dict(resamples=resamples, prompts=len(ours)) | differ
 
 # %% ../../nbs/10j_peers.ipynb #bdfbe5f3
 PEERS = dict(qlora="adamw_torch_fused", galore_frozen="galore_adamw", galore="galore_adamw")
@@ -71,7 +72,7 @@ def train_peer(run: Run, name: str, folder: str, rank: int = 128) -> tuple:
         if name == "galore": trainer.model.requires_grad_(True)
         trainer.train()
     costs = dict(train_seconds=round(time.perf_counter() - started, 1),
-                 peak_allocated_gib=round(memory.peak_allocated_gib, 3))
+                 peak_allocated_gib=memory.peak_allocated_gib)
     return trainer.model.eval(), costs
 
 # %% ../../nbs/10j_peers.ipynb #c6201ad0
@@ -109,6 +110,7 @@ WEIGHT_WHAT = ("A GaLore arm with its trained weights kept in bfloat16, rounded 
 def weight_type_rows(run: Run, quick: bool = False):
     "Rows of galore-torch's optimiser on a run's rows, a type of weights each."
     for case, dtype in WEIGHT_TYPES.items():
+        if quick and dtype != "float32": continue      # a CPU computes in float32
         with tempfile.TemporaryDirectory() as folder:
             row = measure_loss(run, case, folder, keep=True)
             trained = load_model(trial_run(run, folder, {}), "galore")

@@ -13,8 +13,17 @@ import sys
 import time
 from pathlib import Path
 
-from ..core import (STAGES, ConfigError, GemmaPeftError, Run, clock, from_here, notebooks_folder,
-                             stage_state)
+from gemma_peft.core import (
+    STAGES,
+    ConfigError,
+    GemmaPeftError,
+    Run,
+    clock,
+    from_here,
+    notebooks_folder,
+    stage_state,
+)
+
 from .kernels import Execution, explain, stop
 
 # %% ../../nbs/10a_pipeline.ipynb #bff63284

@@ -140,7 +140,7 @@ def summary(
     seconds: float,     # this command took
 ) -> str:
     "What a person wants to see at the end: the table, the warnings, where everything is."
-    from gemma_peft.report import COLUMNS   # those a person reads first; intervals stand in the report
+    from gemma_peft.report import COLUMNS  # those a person reads first; intervals stand in the report
     width, table = screen(), run.path / "results/metrics/comparison_table.csv"
     warnings = [wrapped(f"  {s}: {w}", width) for s in STAGES for w in stage_state(run, s)["warnings"]]
     there = table.exists() and stage_state(run, "report")["done"]

@@ -18,8 +18,18 @@ from contextlib import redirect_stdout
 from fnmatch import fnmatch
 from pathlib import Path
 
-from ..core import (STAGES, ConfigError, GemmaPeftError, Run, find_setting, from_here, nearest,
-                             resolve, run_folder, runs_folder)
+from gemma_peft.core import (
+    STAGES,
+    ConfigError,
+    GemmaPeftError,
+    Run,
+    find_setting,
+    from_here,
+    nearest,
+    resolve,
+    run_folder,
+    runs_folder,
+)
 
 # %% ../../nbs/10g_requests.ipynb #ab1dc122
 def parse_value(

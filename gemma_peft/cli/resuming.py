@@ -188,7 +188,7 @@ def _code(source: str, id: str) -> dict:
     return dict(cell_type="code", id=id, metadata=dict(passing=True), outputs=[], execution_count=None,
                 source=source)
 
-# %% ../../nbs/10f_resuming.ipynb #e676d421
+# %% ../../nbs/10f_resuming.ipynb #1fb44040
 def _left_out_note(cells: list[dict]) -> dict:
     "What the page's head says of cells that were left out."
     ends = [c["metadata"]["papermill"]["end_time"] for c in cells if "papermill" in c["metadata"]]
@@ -197,8 +197,8 @@ def _left_out_note(cells: list[dict]) -> dict:
         when = min(ends)[:16].replace("T", " ")
         text = (f"> **Resumed.** {these} ran to their end on {when} UTC with this very code and these "
                 "packages. They were left out this time, and their outputs are of then. "
-                "`gemma-peft run --self-tests --force` runs them again.")
+                "With `--self-tests --force` they run again.")
     else:
         text = (f"> **Left out.** {these} were not run for this page: their outputs are those that the "
-                "notebook came with. `gemma-peft run --self-tests --force` runs them here.")
+                "notebook came with. With `--self-tests --force` they run here.")
     return dict(cell_type="markdown", id="left-out", metadata={}, source=text)
