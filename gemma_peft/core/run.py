@@ -58,7 +58,7 @@ def patch_to(cls, cls_method: bool = False):
 # %% ../../nbs/00a_run.ipynb #52f7bd87
 @patch_to(Run)
 def file(self,
-    name: str,   # a name of the run folder's contract
+    name: str,   # a file of the run folder, such as results/metrics/qlora_metrics.json
 ) -> Path:       # absolute; its folder exists
     "Where `name` lies in the run."
     path = self.path / name

@@ -256,7 +256,7 @@ def select(
 # %% ../../nbs/01_data.ipynb #9e272239
 def write_rows(
     run: Run,
-    name: str,      # a name of the run folder's contract
+    name: str,      # a file of the run folder
     rows: list,     # what the list holds
 ):
     "Write a JSON list, one element a line."
