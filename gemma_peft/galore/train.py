@@ -33,15 +33,15 @@ from .adamw import GaLoreAdamW
 def galore_model(run: Run):
     "The base model with the weights that train unfrozen, in galore.weight_dtype."
     import torch
-    asked, computed = run.config.galore.weight_dtype, compute_settings(run)["dtype"]
-    if asked == "bfloat16" and computed != asked: raise GemmaPeftError(
-        f"galore.weight_dtype = 'bfloat16', but this machine computes in {computed}; "
+    weight_dtype, compute_dtype = run.config.galore.weight_dtype, compute_settings(run)["dtype"]
+    if weight_dtype == "bfloat16" and compute_dtype != weight_dtype: raise GemmaPeftError(
+        f"galore.weight_dtype = 'bfloat16', but this machine computes in {compute_dtype}; "
         "use `--set galore.weight_dtype=auto`")
     model = load_base(run)
     freeze_all_but_linear(model)
     for p in model.parameters():
         if run.config.galore.train_embeddings: p.requires_grad_(True)
-        if p.requires_grad and asked != "auto": p.data = p.data.to(getattr(torch, asked))
+        if p.requires_grad and weight_dtype != "auto": p.data = p.data.to(getattr(torch, weight_dtype))
     return model
 
 # %% ../../nbs/05_galore.ipynb #da1e46e7
@@ -135,14 +135,14 @@ def train_weights(
     validation: list[dict],   # validation rows
 ) -> dict:                    # metrics
     "Train the linear layers on `rows` with GaLore and save the model in models/galore/final."
-    noted = {}
+    more_metrics = {}
     def optimizer(model, *options):
-        noted["kernels_reason"] = kernels_missing(run, model) or None
+        more_metrics["kernels_reason"] = kernels_missing(run, model) or None
         return galore_optimizer(run, model, *options)
     model, metrics = fit(run, "galore", rows, lambda: galore_model(run), run.config.galore.learning_rate,
-                         make_optimizer=optimizer, callbacks=[_state_meter(noted)])
+                         make_optimizer=optimizer, callbacks=[_state_meter(more_metrics)])
     tokenizer = load_tokenizer(run)
-    metrics |= noted
+    metrics |= more_metrics
     metrics["validation_loss"] = validation_loss(as_saved(run, model), validation, tokenizer.pad_token_id)
     save_model(run, model, tokenizer, "models/galore/final", "galore", metrics)
     run.write_json("results/metrics/galore_metrics.json", metrics)

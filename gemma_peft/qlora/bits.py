@@ -175,9 +175,9 @@ def quantise_embedding(
     if output_head(model).weight.data_ptr() != embedding.weight.data_ptr():
         raise GemmaPeftError("the model's head is not tied to its embedding, so both would have to be kept; "
                              "use `--set qlora.embedding_bits=16`")
-    kept = QuantisedRows(embedding.weight, bits)
-    text.embed_tokens = QuantisedEmbedding(kept, float(embedding.embed_scale), embedding.padding_idx)
-    model.lm_head = QuantisedHead(kept)
+    rows = QuantisedRows(embedding.weight, bits)
+    text.embed_tokens = QuantisedEmbedding(rows, float(embedding.embed_scale), embedding.padding_idx)
+    model.lm_head = QuantisedHead(rows)
     model._tied_weights_keys = {}
     model.config.tie_word_embeddings = False
     return model

@@ -66,7 +66,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "quarto", "refuse", "render", "without_secrets"
     ],
     "summary": [
-        "HEADS", "HOW_MEASURED", "HOW_TESTED", "TITLE", "check_inputs", "make_report", "setting_lines",
+        "HEADING", "HEADS", "HOW_MEASURED", "HOW_TESTED", "check_inputs", "make_report", "setting_lines",
         "summary_text"
     ],
     "tables": [
