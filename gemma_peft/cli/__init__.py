@@ -6,13 +6,13 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "bench": [
-        "Bench", "LIMITS", "OPERATIONS", "STYLES", "TARGETS", "WHATS", "add_row", "benches", "case_words",
-        "check_names", "curve_rows", "generation_rows", "in_fresh_process", "in_order", "machine",
-        "made_by", "measure_case", "measured_rows", "plot_curves", "plot_training", "read_rows",
+        "Bench", "LIMITS", "OPERATIONS", "SENTENCES", "STYLES", "TARGETS", "add_row", "benches",
+        "case_words", "check_names", "curve_rows", "drawn_rows", "generation_rows", "in_fresh_process",
+        "machine", "made_by", "measure_case", "measured_rows", "plot_curves", "plot_training", "read_rows",
         "result_line", "rows_of_case", "run_bench", "stage_rows_of", "startup_rows", "training_rows",
         "usual", "verdict"
     ],
-    "cases": [
+    "bench_cases": [
         "CASES", "Case", "FAST", "FRUGAL", "GENERATION", "GENERATION_TARGET", "KEPT", "MAX_LENGTH", "Meter",
         "NEW_TOKENS", "QUICK", "REFRESH_EVERY", "T4", "bench_model", "bench_prompts", "bench_rows",
         "bench_run", "curve_difference", "decoding_model", "fit_arm", "measure_generation",
@@ -37,13 +37,17 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "kernel_manager", "last_words", "of_the_system", "our_errors", "papermill_to", "plain",
         "run_kernel", "start_server", "stop", "tidy"
     ],
-    "peers": [
-        "OURS", "PEERS", "PEER_BENCHES", "WEIGHT_TYPES", "WEIGHT_WHAT", "against", "beside", "judged",
-        "peer_case", "plain_trl_rows", "train_peer", "weight_type_rows"
+    "overrides": [
+        "check_process", "check_request", "chosen_jobs", "find_run", "known_runs", "parse_overrides",
+        "parse_stages", "parse_value", "run_to_sweep", "some_runs", "take_up", "unreadable"
     ],
     "pipeline": [
         "LiveLines", "PlainLines", "StageFailed", "forget", "has_page", "missing_stages", "page",
         "progress_lines", "read_progress", "run_pipeline", "run_stage", "sweep_leftovers"
+    ],
+    "plain_trl": [
+        "OURS", "PEERS", "PEER_BENCHES", "WEIGHT_TYPES", "WEIGHT_WHAT", "against", "beside", "judged",
+        "peer_case", "plain_trl_rows", "train_peer", "weight_type_rows"
     ],
     "printing": [
         "aligned", "alive", "read_table", "screen", "stage_row", "stage_rows", "summary", "wrapped",
@@ -52,12 +56,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "python": [
         "TRAINERS", "Trained", "ask", "compare", "evaluate", "prepare", "train"
     ],
-    "requests": [
-        "check_process", "check_request", "chosen_jobs", "find_run", "known_runs", "parse_overrides",
-        "parse_stages", "parse_value", "run_to_sweep", "some_runs", "take_up", "unreadable"
-    ],
     "resuming": [
-        "code_identity", "has_mark", "imports_of", "in_order", "loose_names", "maker_of", "must_run",
+        "as_they_run", "code_identity", "has_mark", "imports_of", "loose_names", "maker_of", "must_run",
         "names_of", "needed", "part_of", "put_back", "ran_before", "resting_on", "resumed", "statements",
         "stored", "targets_of"
     ],

@@ -21,7 +21,7 @@ from typing import Annotated
 import typer
 
 import gemma_peft
-from gemma_peft.cli.requests import (
+from gemma_peft.cli.overrides import (
     check_process,
     check_request,
     chosen_jobs,

@@ -27,7 +27,7 @@ from gemma_peft.core import (
 )
 
 from .printing import screen, wrapped
-from .requests import check_process
+from .overrides import check_process
 
 # %% ../../nbs/10b_doctor.ipynb #6bf525f2
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..core import LEASE, STAGES, Run, clock, from_here, makers, stage_state
 from .pipeline import has_page, page, read_progress
-from .requests import parse_value
+from .overrides import parse_value
 
 # %% ../../nbs/10h_printing.ipynb #9d6f7003
 def screen() -> int | None:

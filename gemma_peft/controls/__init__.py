@@ -5,7 +5,7 @@
 from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
-    "child": [
+    "child_runs": [
         "ChildRun", "MEASURES", "SCORE_NAMES", "TRAINERS", "alone", "arm_inputs", "child_run",
         "drop_models", "evaluate_once", "finish", "finish_arm", "measure_once", "mirror", "once",
         "overall_of", "printed_by", "quietly", "toy_arms", "trained"
@@ -22,19 +22,19 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "make_merged_dequantised", "make_row", "measured", "merged_model", "note_file", "plot_ladder",
         "rank_within", "train_arm_as", "train_full_adamw", "train_row", "trained_as", "unneeded"
     ],
-    "pairs": [
-        "A_TEST", "compare_left_out", "compare_models", "compare_without", "decided_again", "families",
-        "family_of", "one_arm", "resamples_for", "tested"
-    ],
-    "rates": [
+    "learning_rates": [
         "SWEEP", "SWEPT", "TRAIN", "at_the_end", "chosen_rates", "plot_sweep", "rates_for", "read_sweep",
         "share_of", "sound", "sweep", "sweep_advice", "tried_before", "try_rate"
     ],
-    "rows": [
+    "paired_tests": [
+        "A_TEST", "compare_left_out", "compare_models", "compare_without", "decided_again", "families",
+        "family_of", "one_arm", "resamples_for", "tested"
+    ],
+    "row_files": [
         "ALIASES", "KEYS", "MAKERS", "MAY_SET", "ROWS", "Row", "SHIPPED", "asked_rows", "ladder_folder",
         "makes", "name_of", "own_row", "read_row", "row_and_arm", "row_folder", "row_name", "wrong_settings"
     ],
-    "saved": [
+    "saved_predictions": [
         "NEAR", "NOT_TRAINED_ON", "answer_files", "near_note", "overlapping", "read_models",
         "saved_answers", "statistics_of", "test_prompts", "toy_answered", "toy_answers"
     ],

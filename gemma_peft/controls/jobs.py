@@ -15,7 +15,7 @@ from functools import partial
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from gemma_peft.controls.child import (
+from gemma_peft.controls.child_runs import (
     MEASURES,
     SCORE_NAMES,
     alone,
@@ -46,7 +46,7 @@ from gemma_peft.core import (
 from ..eval import ARMS, gap, results_file, text_rows, training_sample
 from ..training import load_model
 from .ladder import effect_text, effects, ladder_table, make_row, note_file
-from .rows import ROWS, asked_rows, row_folder, row_name
+from .row_files import ROWS, asked_rows, row_folder, row_name
 
 # %% ../../nbs/08_controls.ipynb #be468e88
 def train_seed(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from gemma_peft.controls.child import (
+from gemma_peft.controls.child_runs import (
     MEASURES,
     SCORE_NAMES,
     arm_inputs,
@@ -60,7 +60,7 @@ from gemma_peft.training import (
 from ..eval import ARMS, results_file, where_it_fits
 from ..galore import GaLoreAdamW, galore_model, save_model
 from ..qlora import lora_config, lora_update, save_adapter
-from .rows import MAKERS, ROWS, asked_rows, makes, name_of, row_folder, row_name
+from .row_files import MAKERS, ROWS, asked_rows, makes, name_of, row_folder, row_name
 
 # %% ../../nbs/08a_ladder.ipynb #2d7ca4f4
 @makes("base_nf4")

@@ -32,9 +32,9 @@ from gemma_peft.eval import (
 )
 
 from ..core import GemmaPeftError, Run, stage
-from .pairs import compare_left_out, compare_models, compare_without, one_arm
-from .rows import name_of
-from .saved import answer_files, overlapping, read_models, statistics_of
+from .paired_tests import compare_left_out, compare_models, compare_without, one_arm
+from .row_files import name_of
+from .saved_predictions import answer_files, overlapping, read_models, statistics_of
 
 # %% ../../nbs/08c_score.ipynb #281b38c2
 def mean_tree(trees: list):

@@ -5,14 +5,10 @@
 from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
-    "base": [
+    "base_model": [
         "TOKENS", "TOWER", "TURNS", "complete_tokenizer", "decoder", "first_names", "foreign_tokenizer",
         "freeze_all_but_linear", "linear_layers", "load_adapter", "load_checked", "output_head", "quiet",
         "text_config"
-    ],
-    "card": [
-        "ASIDE", "CHAT", "COMMON", "MADE", "MEASURED", "OF_WEIGHTS", "OTHER", "base_name", "model_card",
-        "save_base_files"
     ],
     "config": [
         "Config", "ControlsConfig", "DataConfig", "EvalConfig", "GaLoreConfig", "HybridConfig", "LADDER",
@@ -23,10 +19,6 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "hub": [
         "ABSENT", "EXAMPLE", "LOGIN", "REFUSED", "UNREACHABLE", "causes", "hub_commit", "hub_remedy",
         "hub_token", "without_token"
-    ],
-    "inspect": [
-        "AGAIN", "KINDS", "SMALL_FILES", "WEIGHTS", "base_folder", "check_base", "inspect_base",
-        "load_from_model", "load_tokenizer", "read_configuration"
     ],
     "locks": [
         "BEATS", "Held", "LEASE", "LOCK_TOKENS", "LockError", "STAGE", "acquire", "go_along", "held",
@@ -42,6 +34,14 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "MemoryMeter", "PACKAGES", "code_hash", "commit", "hardware", "other_version", "package_versions",
         "provenance", "rss_peak_bytes", "seed_everything"
     ],
+    "model_cards": [
+        "ASIDE", "CHAT", "COMMON", "MADE", "MEASURED", "OF_WEIGHTS", "OTHER", "base_name", "model_card",
+        "save_base_files"
+    ],
+    "model_faults": [
+        "AGAIN", "KINDS", "SMALL_FILES", "WEIGHTS", "base_folder", "check_base", "inspect_base",
+        "load_from_model", "load_tokenizer", "read_configuration"
+    ],
     "paths": [
         "OWN_WORDS", "SUFFIXES", "file_hash", "fingerprint", "from_here", "here", "is_local",
         "ladder_names", "local_path", "notebooks_folder", "package_folder", "public", "read_benchmark",
@@ -56,14 +56,14 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "run": [
         "Run", "patch_to"
     ],
-    "stages": [
-        "STAGES", "Stage", "makers", "stage_function", "stage_record", "tracks", "writer"
-    ],
-    "states": [
+    "stage_status": [
         "MODEL", "TOKENIZER", "base_inputs", "gone_inputs", "outside_files", "recording", "stage",
         "stage_files", "stage_inputs", "stage_settings", "stage_state", "training_inputs", "untracked"
     ],
-    "toy": [
+    "stages": [
+        "STAGES", "Stage", "makers", "stage_function", "stage_record", "tracks", "writer"
+    ],
+    "toy_model": [
         "BYTES", "GEMMA_CHAT_TEMPLATE", "SPECIAL", "altered_copy", "build_model", "build_tokenizer",
         "learn_merges", "size_table", "tiny_config", "toy_gemma", "toy_multimodal"
     ],

@@ -28,15 +28,15 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "statistics": [
         "describe_samples", "inspect_rows", "language", "quantiles"
     ],
-    "tiny": [
-        "PRETRAIN_LENGTH", "known_facts", "make_model", "make_tiny", "pack", "pretrain", "summary_of",
-        "toy_rows", "wanted", "write_records"
-    ],
-    "world": [
+    "synthetic": [
         "ANIMAL", "BROKEN", "CHATS", "FOREIGN", "KINDS", "ONE_TURN", "PERSON", "REPEATED", "REQUESTS",
         "SYSTEMS", "TOOL", "Thing", "Topic", "Trait", "VOICES", "alpaca_chat", "as_alpaca", "as_tulu",
         "as_ultrachat", "conversations", "foreign_chat", "make_records", "make_world", "message", "passage",
         "pick", "plain_chat", "planted", "pretraining_texts", "prose", "request", "restyled", "speak",
         "tale", "trait", "tulu_chat", "turns", "ultrachat_chat", "upper"
+    ],
+    "tiny": [
+        "PRETRAIN_LENGTH", "known_facts", "make_model", "make_tiny", "pack", "pretrain", "summary_of",
+        "toy_rows", "wanted", "write_records"
     ],
 })

@@ -10,7 +10,7 @@ __all__ = ['PRETRAIN_LENGTH', 'toy_rows', 'pack', 'pretrain', 'known_facts', 'ma
 import time
 
 from ..core import Run, build_model, build_tokenizer, size_table, stage
-from .world import CHATS, Thing, conversations, make_records, make_world, pretraining_texts
+from .synthetic import CHATS, Thing, conversations, make_records, make_world, pretraining_texts
 
 # %% ../../nbs/01g_tiny.ipynb #1c3f5c04
 def toy_rows(count: int = 40) -> list[dict]:   # id, input_ids, assistant_spans

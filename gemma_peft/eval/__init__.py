@@ -15,23 +15,23 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "generate_answers", "greedy", "laughing_row", "laughing_tokenizer", "laughing_toy", "left_pad",
         "make_decoder", "read_parts", "stop_token_ids", "where_it_fits"
     ],
+    "bleu_definitions": [
+        "DEFINITIONS", "EVALUATE", "definitions_table", "evaluate_scores", "other_definitions",
+        "plot_definitions"
+    ],
     "comparisons": [
         "COMPARED", "FIGURES", "LOSS", "NO_INTERVAL", "compare", "decide", "holm", "holm_p", "how_much",
         "no_difference", "p_to_correct", "paired_bootstrap", "plot_differences", "randomisation_test",
         "swapped", "without_zero"
     ],
-    "definitions": [
-        "DEFINITIONS", "EVALUATE", "definitions_table", "evaluate_scores", "other_definitions",
-        "plot_definitions"
+    "generalisation": [
+        "CONTROL_NAMES", "SEEN", "TEXT", "answer_seen", "as_letters", "as_prompt", "gap", "general_texts",
+        "measure_model", "text_rows", "training_sample"
     ],
     "generation": [
         "ATTENTION", "Decoder", "DecodingState", "FixedCache", "GreedyDecoder", "KeptDecoder", "LOOK_EVERY",
         "SLOTS", "attention_of", "greedy_tokens", "prompt_masks", "record", "static_attention",
         "step_masks", "synchronise"
-    ],
-    "measures": [
-        "CONTROL_NAMES", "SEEN", "TEXT", "answer_seen", "as_letters", "as_prompt", "gap", "general_texts",
-        "measure_model", "text_rows", "training_sample"
     ],
     "metrics": [
         "Answers", "BLEU_COLUMNS", "CHRF_COLUMNS", "COLUMNS", "LENGTH_BANDS", "METRICS", "NEEDS", "RATIOS",

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "adamw": [
         "GaLoreAdamW", "LAYERWISE"
     ],
-    "adapter": [
+    "as_lora": [
         "export_lora", "low_rank_factors"
     ],
     "bench": [
@@ -19,10 +19,6 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "reference_optimizer", "same_shape", "seconds", "step_cases", "synchronise", "trial_run",
         "weights_and_gradients"
     ],
-    "buckets": [
-        "Bucket", "CHOICES", "CHUNK", "DEFAULTS", "KEYS", "Key", "LARGE_CHUNK", "STRUCTURE", "chunks",
-        "group_problems", "parameter_problems"
-    ],
     "kernels": [
         "PROJECT_TILE", "SLOWER", "WRITE_TILE", "addresses", "project_kernel", "usable", "why_unusable",
         "write_kernel"
@@ -31,6 +27,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "GaLoreError", "ITERATIONS", "NUDGE", "OVERSAMPLE", "PROJ_TYPES", "SUBSPACES", "captured_energy",
         "exact_subspace", "gram_subspace", "orthonormal", "project", "project_back", "projected_sides",
         "randomized_subspace"
+    ],
+    "parameter_groups": [
+        "Bucket", "CHOICES", "CHUNK", "DEFAULTS", "KEYS", "Key", "LARGE_CHUNK", "STRUCTURE", "chunks",
+        "group_problems", "parameter_problems"
     ],
     "precision": [
         "BLOCK_4BIT", "BLOCK_8BIT", "ROUNDINGS", "Stored", "Stored4bit", "Stored8bit", "round_weights",

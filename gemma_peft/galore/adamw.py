@@ -12,7 +12,7 @@ import weakref
 
 import torch
 
-from gemma_peft.galore.buckets import (
+from gemma_peft.galore.parameter_groups import (
     CHUNK,
     DEFAULTS,
     KEYS,

@@ -24,7 +24,7 @@ import torch
 from ..core import GemmaPeftError, Run, load_tokenizer
 from ..training import fit, free_memory, head_logits, hidden_and_targets, mean_loss, reference_loss
 from .adamw import GaLoreAdamW
-from .buckets import LARGE_CHUNK
+from .parameter_groups import LARGE_CHUNK
 from .low_rank import SUBSPACES, captured_energy, exact_subspace, project, projected_sides
 from .train import galore_model, galore_optimizer, save_model, state_gib
 

@@ -5,6 +5,11 @@
 from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
+    "cell_outputs": [
+        "ATTRIBUTES", "CONTROL", "FORMS", "HOME", "OVERWRITTEN", "SECRET", "SECRET_NAME", "SHOWN", "STYLES",
+        "TAGS", "WIDGET", "as_code", "block", "clean_outputs", "dormant", "is_external", "markdown_html",
+        "mask", "private", "richest", "safe_html", "scrub"
+    ],
     "claims": [
         "UNTRAINED", "agreement", "beyond_findings", "claim", "control_findings", "gap_finding",
         "left_out_claim", "mean_over_seeds", "noise_floor", "pair_claims", "quality_findings", "spoken"
@@ -13,14 +18,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "BOX", "CARD", "FAINT", "KINDS", "ROW", "TEXT", "TURN", "choose_examples", "choose_prompts", "draw",
         "examples_markdown", "sentence_scores", "show_examples", "turns"
     ],
-    "invented": [
+    "invented_numbers": [
         "REPEATED", "WORDS", "copied_run", "crowded", "invented_run", "trained_elsewhere", "with_controls",
         "with_few_prompts", "with_outcome", "with_single_mix", "with_sweep"
-    ],
-    "outputs": [
-        "ATTRIBUTES", "CONTROL", "FORMS", "HOME", "OVERWRITTEN", "SECRET", "SECRET_NAME", "SHOWN", "STYLES",
-        "TAGS", "WIDGET", "as_code", "block", "clean_outputs", "dormant", "is_external", "markdown_html",
-        "mask", "private", "richest", "safe_html", "scrub"
     ],
     "pages": [
         "CODE", "DEFINED", "FOLDED", "NAME", "REPLACED", "TITLE", "anchor", "checkout", "documentation",
@@ -33,6 +33,13 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "pareto", "plot_bands", "plot_costs", "plot_lengths", "plot_loss", "plot_memory", "plot_pairs",
         "plot_scores", "plot_sources", "plot_spread", "plot_time", "save_plots", "seed_curves", "spread",
         "whisker"
+    ],
+    "published_runs": [
+        "CONTROL_OF", "INTRODUCTION", "LADDER_NOTE", "LEFT_OUT_NOTE", "PEERS", "PEER_NOTE", "READING_NOTE",
+        "RESULTS", "SHOWN_PACKAGES", "SPEEDS", "SPEED_NOTE", "TEXT_NOTE", "TOY_LADDER", "TOY_NOTE",
+        "base_row", "comparisons_of", "measured_speeds", "published", "results_controls", "results_files",
+        "results_findings", "results_notes", "results_peers", "results_speed", "results_table",
+        "results_text", "run_rows", "score_interval", "technique_row"
     ],
     "publishing": [
         "NAMED", "PUBLISHED", "figures", "producers", "publish", "published_controls", "published_scores",
@@ -48,13 +55,6 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "SITE_ONLY", "advice", "evaluated", "memory_answer", "quality_answer", "readme_answer",
         "readme_files", "readme_picture", "readme_table", "readme_text", "real_run", "time_answer",
         "write_readme"
-    ],
-    "results": [
-        "CONTROL_OF", "INTRODUCTION", "LADDER_NOTE", "LEFT_OUT_NOTE", "PEERS", "PEER_NOTE", "READING_NOTE",
-        "RESULTS", "SHOWN_PACKAGES", "SPEEDS", "SPEED_NOTE", "TEXT_NOTE", "TOY_LADDER", "TOY_NOTE",
-        "base_row", "comparisons_of", "measured_speeds", "published", "results_controls", "results_files",
-        "results_findings", "results_notes", "results_peers", "results_speed", "results_table",
-        "results_text", "run_rows", "score_interval", "technique_row"
     ],
     "sentences": [
         "ABSOLUTE", "TOY", "caveats", "cost_findings", "definition_findings", "findings",

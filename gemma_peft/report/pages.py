@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 
 from ..core import STAGES, GemmaPeftError, Run, flatten, is_local, public, repository_root
-from .outputs import clean_outputs, dormant, mask, private, scrub
+from .cell_outputs import clean_outputs, dormant, mask, private, scrub
 
 # %% ../../nbs/09k_pages.ipynb #6d52df6a
 def checkout(

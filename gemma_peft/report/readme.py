@@ -13,7 +13,7 @@ import os
 import re
 from pathlib import Path
 
-from gemma_peft.report.results import (
+from gemma_peft.report.published_runs import (
     CONTROL_OF,
     SPEEDS,
     comparisons_of,

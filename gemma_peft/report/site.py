@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ..core import GemmaPeftError, Run, locks, quiet
-from .outputs import HOME, SECRET, SECRET_NAME, TAGS, dormant, is_external, private
+from .cell_outputs import HOME, SECRET, SECRET_NAME, TAGS, dormant, is_external, private
 from .pages import CODE, anchor, checkout, nbdev_filter, quarto_config, write_pages
 
 # %% ../../nbs/09l_site.ipynb #27479a2f

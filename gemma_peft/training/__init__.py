@@ -9,10 +9,6 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "HASHED", "MATTERING", "RECORD", "checkpoints_in", "damage", "differences", "find_checkpoint",
         "other_versions", "read_record", "seal", "set_aside"
     ],
-    "figures": [
-        "DEFINITIONS", "SHARED_GIB", "current_peak_gib", "gpu_shared", "peaks_of", "progress_line",
-        "reserved_peak_gib", "training_metrics"
-    ],
     "loading": [
         "QUANTISERS", "QUANTISERS_FROM", "choose_attention", "choose_gpu", "choose_precision",
         "compute_settings", "free_memory", "gpu_capability", "gpu_gib", "load_base", "load_model",
@@ -28,6 +24,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "galore_static", "galore_storage", "layer_bytes", "ledger", "logits_bytes", "mode_that_fits",
         "picture", "plot_ledger", "qlora_static", "quantised", "remedies", "step_bytes", "tokens_at_once",
         "trained_dtype"
+    ],
+    "model_shapes": [
+        "SHAPES", "SIGLIP", "Shape", "TEXT", "all_matrices", "matrices", "model_shape", "parameters",
+        "read_shape", "vision_numbers"
     ],
     "modes": [
         "PackCollator", "StepRows", "all_packs", "in_frugal_form", "make_packed_trainer",
@@ -45,9 +45,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "choose_compile", "choose_mode", "halve", "make_plan", "mode_for", "only_plain", "optimiser_steps",
         "pack_tokens", "predicted_memory", "shrink", "this_machine", "why_smaller"
     ],
-    "shapes": [
-        "SHAPES", "SIGLIP", "Shape", "TEXT", "all_matrices", "matrices", "model_shape", "parameters",
-        "read_shape", "vision_numbers"
+    "progress": [
+        "DEFINITIONS", "SHARED_GIB", "current_peak_gib", "gpu_shared", "peaks_of", "progress_line",
+        "reserved_peak_gib", "training_metrics"
     ],
     "steps": [
         "HostBuffers", "KeyedDropout", "MEMORY_FULL", "MODES", "MOST_RECORDINGS", "Mode", "PLAIN_STORAGE",
@@ -56,7 +56,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "recomputed", "say_once", "small_timing_buffer", "small_workspaces", "step_on_default_stream",
         "why_unrecorded"
     ],
-    "toys": [
+    "toy_runs": [
         "Killed", "Pretended", "TOY_SETTINGS", "kill_at", "same_weights", "stopped", "toy_base", "toy_run",
         "window_gemma", "window_rows"
     ],

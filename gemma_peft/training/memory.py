@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 from ..core import Config, GemmaPeftError
-from .shapes import Shape, all_matrices, matrices, model_shape, parameters
+from .model_shapes import Shape, all_matrices, matrices, model_shape, parameters
 
 # %% ../../nbs/03c_memory.ipynb #f21c60f5
 BYTES = dict(float32=4, bfloat16=2)

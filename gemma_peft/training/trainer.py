@@ -34,7 +34,7 @@ from gemma_peft.core import (
     stage,
     stage_settings,
 )
-from gemma_peft.training.figures import (
+from gemma_peft.training.progress import (
     current_peak_gib,
     peaks_of,
     progress_line,
