@@ -26,8 +26,8 @@ from gemma_peft.core import (
     runs_folder,
 )
 
-from .printing import screen, wrapped
 from .overrides import check_process
+from .printing import screen, wrapped
 
 # %% ../../nbs/10b_doctor.ipynb #6bf525f2
 @dataclass(frozen=True)

@@ -222,7 +222,8 @@ def _bleu_of(sums: np.ndarray) -> np.ndarray:      # (rows, 10) -> (rows,), 0..1
     answer, reference = sums[plain, 0], sums[plain, 1]
     logs = _each(math.log, 100. * sums[plain, 2:6] / sums[plain, 6:])
     penalty = np.where(answer < reference, _each(math.exp, np.minimum(0., 1 - reference / answer)), 1.)
-    scores[plain] = penalty * _each(math.exp, (logs[:, 0] + logs[:, 1] + logs[:, 2] + logs[:, 3]) / 4)
+    summed = np.array([sum(four) for four in logs.tolist()])      # Python's sum: from 3.12 on it rounds once
+    scores[plain] = penalty * _each(math.exp, summed / 4)
     rest = sums[~plain].tolist()                   # an order without a match: smoothed, or 0
     scores[~plain] = [_bleu()._compute_score_from_stats(row).score for row in rest]
     return scores / 100
