@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from ..core import LEASE, STAGES, Run, clock, from_here, makers, stage_state
-from .pipeline import has_page, page, read_progress
 from .overrides import parse_value
+from .pipeline import has_page, page, read_progress
 
 # %% ../../nbs/10h_printing.ipynb #9d6f7003
 def screen() -> int | None:

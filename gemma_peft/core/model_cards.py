@@ -12,9 +12,9 @@ from pathlib import Path
 
 from .config import flatten
 from .hub import without_token
-from .model_faults import SMALL_FILES, base_folder
 from .look import in_short
 from .machine import package_versions
+from .model_faults import SMALL_FILES, base_folder
 from .paths import OWN_WORDS, local_path
 from .run import Run
 

@@ -20,8 +20,8 @@ from .locks import joined, still_ours
 from .look import ConfigError, GemmaPeftError
 from .machine import commit, hardware, package_versions
 from .paths import OWN_WORDS, is_local, local_path, public, typed
-from .stages import STAGES, makers, stage_function, stage_record, tracks, writer
 from .stage_status import stage_files, stage_state
+from .stages import STAGES, makers, stage_function, stage_record, tracks, writer
 
 # %% ../../nbs/00a_run.ipynb #a7b1e5d4
 class Run:

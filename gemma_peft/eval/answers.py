@@ -33,8 +33,8 @@ from gemma_peft.core import (
 
 from ..training import free_memory, load_model, reference_loss
 from .batches import batch_noise, generate_answers, read_parts
-from .comparisons import FIGURES
 from .bleu_definitions import EVALUATE, evaluate_scores
+from .comparisons import FIGURES
 from .metrics import answer_statistics, bleu4_signature, group_figures, rounded
 from .statistics import add_intervals
 

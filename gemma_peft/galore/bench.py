@@ -24,8 +24,8 @@ import torch
 from ..core import GemmaPeftError, Run, load_tokenizer
 from ..training import fit, free_memory, head_logits, hidden_and_targets, mean_loss, reference_loss
 from .adamw import GaLoreAdamW
-from .parameter_groups import LARGE_CHUNK
 from .low_rank import SUBSPACES, captured_energy, exact_subspace, project, projected_sides
+from .parameter_groups import LARGE_CHUNK
 from .train import galore_model, galore_optimizer, save_model, state_gib
 
 # %% ../../nbs/05f_bench.ipynb #e817d9e7
