@@ -159,7 +159,8 @@ def _check_sources(root: Path) -> list[str]:
     read = {p: json.loads(p.read_text(encoding="utf-8")) for p in files}
     known = {p: _anchors(page) for p, page in read.items()}
     for p, page in read.items():
-        targets = [target for text in _sources(page) + _shown(page) for target in links(text)]
+        targets = [target for text in _sources(page) for target in links(text)]
+        targets += [target for text in _shown(page) for target in _Html(text).targets]      # what an output prints is no link
         problems += _page_problems(p.name, page) + _link_problems(p.name, targets, folder, known)
     return problems
 
