@@ -24,7 +24,8 @@ def tst_flags() -> list[str]:
 def pytest_addoption(parser):
     for flag in tst_flags(): parser.addoption(f"--run-{flag}", action="store_true", help=f"also run the notebooks' cells marked #| {flag}")
 
-LONGEST = ("10_cli", "03_training", "03d_modes", "03b_steps", "05e_adamw", "07_hybrid", "09m_invented_numbers", "06_eval")      # files, by what they take
+LONGEST = ("10_cli", "10a_pipeline", "10e_kernels", "05e_adamw", "05_galore", "03d_modes", "06c_statistics", "08a_ladder", "08_controls",
+           "03_training", "10i_bench_cases", "04_qlora", "10c_bench")      # files, by what they take
 
 def pytest_configure(config):
     "xdist would begin with the files of most tests; ours are in an order of their own."
