@@ -149,7 +149,7 @@ def invented(
     figure,      # a matplotlib figure
     text: str = "invented numbers",
 ):               # the same figure
-    "Mark a picture whose numbers were made up, in its upper right corner."
-    figure.text(.995, .995, text, ha="right", va="top", fontsize=9, fontstyle="italic", color="#b00020",
+    "Mark a picture whose numbers were made up, above its right end, where it hides nothing."
+    figure.text(.995, 1.01, text, ha="right", va="bottom", fontsize=9, fontstyle="italic", color="#b00020",
                 bbox=dict(boxstyle="round,pad=.25", facecolor="white", edgecolor="#b00020", alpha=.9))
     return figure
