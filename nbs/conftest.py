@@ -4,7 +4,7 @@ Every code cell that asserts is one test. The other cells run before it, in orde
 IPython shell, as they do in Jupyter. Cells with a directive of settings.ini's `tst_flags` (`#| slow`), or `#| eval: false`, are left out
 unless asked for (`--run-slow`); where they assert, they show as skipped. Notebooks run in nbs/, and their runs go to a temporary folder.
 """
-import ast, gc, json, linecache, os, sys, tempfile, traceback
+import ast, gc, importlib, json, linecache, os, re, sys, tempfile, traceback
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -15,11 +15,17 @@ sys.path.insert(0, str(HERE.parent))              # what is tested is this check
 # hypothesis would keep a `.hypothesis` where pytest was started; the processes that tests start inherit this
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "gemma_peft_hypothesis"))
 
-def tst_flags() -> list[str]:
-    "The flags that keep a cell out of the tests, from settings.ini."
+def setting(name: str, otherwise: str = "") -> str:
+    "A value of settings.ini."
     config = ConfigParser(delimiters=["="])
     config.read(HERE.parent / "settings.ini", encoding="utf-8")
-    return config.get("DEFAULT", "tst_flags", fallback="").split()
+    return config.get("DEFAULT", name, fallback=otherwise)
+
+LIBRARY = setting("lib_name", "gemma_peft")
+
+def tst_flags() -> list[str]:
+    "The flags that keep a cell out of the tests."
+    return setting("tst_flags").split()
 
 def pytest_addoption(parser):
     for flag in tst_flags(): parser.addoption(f"--run-{flag}", action="store_true", help=f"also run the notebooks' cells marked #| {flag}")
@@ -134,8 +140,20 @@ class Notebook(pytest.File):
         os.chdir(self.folder)
         os.environ.clear(); os.environ.update(self.environment)
         self.shell = None
+        self.enter_again()
         if torch := sys.modules.get("torch"): torch.set_default_dtype(torch.float32)
         gc.collect()
+
+    def enter_again(self):
+        "What the notebook entered in the package's registries ends with it: there the module it exports puts its own again."
+        package, dead = LIBRARY + ".", False
+        for name, module in list(sys.modules.items()):
+            if not name.startswith(package): continue
+            for registry in [v for v in vars(module).values() if isinstance(v, dict)]:
+                ours = [k for k, v in registry.items() if callable(v) and getattr(v, "__module__", "") == "__main__"]
+                for key in ours: del registry[key]; dead = True
+        exported = next((m[1] for c in self.cells if (m := re.match(r"#\|\s*default_exp\s+(\S+)", c["source"]))), "")
+        if dead and (module := sys.modules.get(package + exported)): importlib.reload(module)
 
     def execute(self, cell: dict):
         "Run one cell; raises CellError when it raises."

@@ -80,3 +80,18 @@ def test_tests_leave_nothing_beside_them(tmp_path):
     assert code == 0 and counts(out) == dict(passed=2), out
     left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if "__pycache__" not in p.parts}
     assert left == {"nbs", "nbs/conftest.py", "nbs/toy.ipynb", "settings.ini"}
+
+def test_what_a_notebook_enters_in_a_registry_ends_with_it(tmp_path):
+    code, out = collect(tmp_path, ["assert True"])
+    (tmp_path / "settings.ini").write_text("[DEFAULT]\ntst_flags = notest slow cuda\nlib_name = lib\n")
+    (tmp_path / "lib").mkdir(); (tmp_path / "lib/__init__.py").touch()
+    (tmp_path / "lib/registry.py").write_text("KNOWN = {}\n")
+    entry = "from lib.registry import KNOWN\ndef helper(): return 3\ndef three(): return helper()\nKNOWN['three'] = three\n"
+    (tmp_path / "lib/entry.py").write_text(entry)
+    use = "import lib.entry\nfrom lib.registry import KNOWN\nassert KNOWN['three']() == 3"
+    for name, cells in dict(a=[use], b=["#| default_exp entry", "#| export\n" + entry, "assert KNOWN['three']() == 3"], c=[use]).items():
+        nb = dict(cells=[dict(cell_type="code", metadata={}, outputs=[], execution_count=None, source=c) for c in cells], metadata={}, nbformat=4, nbformat_minor=5)
+        (tmp_path / f"nbs/{name}.ipynb").write_text(json.dumps(nb))
+    done = subprocess.run([sys.executable, "-m", "pytest", "nbs", "-p", "no:cacheprovider"], cwd=tmp_path, env=BARE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert counts(done.stdout) == dict(passed=4)
