@@ -160,7 +160,8 @@ def _check_sources(root: Path) -> list[str]:
     known = {p: _anchors(page) for p, page in read.items()}
     for p, page in read.items():
         targets = [target for text in _sources(page) for target in links(text)]
-        targets += [target for text in _shown(page) for target in _Html(text).targets]      # what an output prints is no link
+        # what an output prints is no link; what it links is
+        targets += [target for text in _shown(page) for target in _Html(text).targets]
         problems += _page_problems(p.name, page) + _link_problems(p.name, targets, folder, known)
     return problems
 
