@@ -119,7 +119,7 @@ def _checked(conversations) -> list[dict]:
     "Conversations as records. Raises GemmaPeftError for the first that cannot be trained on."
     records = [dict(messages=c) if isinstance(c, list) else c for c in conversations]
     if len(records) < 3:
-        raise GemmaPeftError(f"there are {len(records)} conversations; give three or more: one is for the "
+        raise GemmaPeftError(f"conversations given: {len(records)}; give three or more: one is for the "
                              "validation loss, one for the test")
     expected = " or ".join(json.dumps(shape.example) for shape in SHAPES.values())
     for i, record in enumerate(records):
