@@ -149,7 +149,12 @@ def invented(
     figure,      # a matplotlib figure
     text: str = "invented numbers",
 ):               # the same figure
-    "Mark a picture whose numbers were made up, above its right end, where it hides nothing."
-    figure.text(.995, 1.01, text, ha="right", va="bottom", fontsize=9, fontstyle="italic", color="#b00020",
+    "Mark a picture whose numbers were made up, in a strip of its own above the rest."
+    (width, height), strip = figure.get_size_inches(), .3              # inches
+    share, engine = height / (height + strip), figure.get_layout_engine()
+    figure.set_size_inches(width, height + strip)
+    if engine is not None: engine.set(rect=(0, 0, 1, share))
+    else: figure.subplots_adjust(bottom=share * figure.subplotpars.bottom, top=share * figure.subplotpars.top)
+    figure.text(.995, .995, text, ha="right", va="top", fontsize=9, fontstyle="italic", color="#b00020",
                 bbox=dict(boxstyle="round,pad=.25", facecolor="white", edgecolor="#b00020", alpha=.9))
     return figure
