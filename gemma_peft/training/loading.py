@@ -138,7 +138,8 @@ def load_model(
     if name == "base": return load_base(run)
     folders, stage = model_folders(), name if name in ("qlora", "galore") else "hybrid"
     if name not in folders:
-        raise GemmaPeftError(f"model {name!r} must be one of base, {', '.join(folders)}.{nearest(name, folders)}")
+        known = ", ".join(["base", *folders])
+        raise GemmaPeftError(f"model {name!r} must be one of {known}.{nearest(name, folders)}")
     folder = run.path / folders[name]
     if not folder.is_dir(): raise GemmaPeftError(f"{folder} is missing; train it: {run.remedy(stage)}")
     if name == "qlora": return load_adapter(load_base(run, quantised=True), folder)
