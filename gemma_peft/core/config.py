@@ -116,6 +116,18 @@ class TrainingConfig:
     logging_steps: int = setting(10, "optimiser steps between points of the loss curve", low=1)
     save_steps: int = setting(200, "optimiser steps between checkpoints", low=1)
     save_total_limit: int = setting(1, "checkpoints kept", low=1)
+    validation_steps: int = setting(0, "optimiser steps between measurements of the validation loss; 0 "
+                                       "measures at the end alone", low=0, before=0)
+    validation_answers: int = setting(0, "validation prompts answered at each of these measurements, for "
+                                         "curves of BLEU-4 and ROUGE-L", low=0, before=0)
+    keep: str = setting("last", "weights that a training ends with: the last, the best by validation loss, a "
+                                "moving average over the steps, or the mean of the last measurements'",
+                        choices=("last", "best", "ema", "mean"), before="last")
+    patience: int = setting(0, "measurements without a lower validation loss that end a training; 0 never "
+                               "does", low=0, before=0)
+    ema_decay: float = setting(.99, "what the moving average keeps of itself a step", above=0, high=.99999,
+                               before=.99)
+    mean_of: int = setting(4, "measurements whose weights keep=mean averages", low=2, before=4)
     report_to: list[str] = setting(
         ["tensorboard"], "trackers to report to; tensorboard writes plain files into results/tracking",
         choices=("tensorboard", "wandb", "mlflow", "trackio"))
@@ -132,6 +144,21 @@ class QLoRAConfig:
     double_quant: bool = setting(True, "quantise the quantisation constants too")
     embedding_bits: int = setting(
         16, "bits of the frozen, tied embedding; below 16 in blocks of 64 (bitsandbytes)", choices=(16, 8, 4))
+    layout: str = setting("nf4", "how the base is stored: nf4, bits8, mixed, or parts and their format, "
+                                 "such as attention=int8,mlp=nf4,embedding=int8", before="nf4")
+    budget_gib: float = setting(0., "GiB for the stored base; each matrix then gets the format that buys "
+                                    "most, by damage a byte; 0 leaves it to the layout", low=0, before=0.)
+    adapter_dtype: str = setting("float32", "precision of the adapters; bfloat16 rounds stochastically and "
+                                            "frees each gradient in the backward pass",
+                                 choices=("float32", "bfloat16"), before="float32")
+    init_lora_weights: str = setting(
+        "default", "how adapters begin: at zero, at what the quantised base lacks (calibrated, loftq), along "
+                   "the inputs (eva), or along the first gradient (lora_one)",
+        choices=("default", "calibrated", "loftq", "eva", "lora_one"), before="default")
+    correction_rank: int = setting(0, "rank of a frozen, calibrated correction beside the quantised base; 0 "
+                                      "is none", low=0, before=0)
+    calibration_rows: int = setting(400, "training rows that calibrated, eva, lora_one and budget_gib look "
+                                         "at", low=1, before=400)
 
 # %% ../../nbs/00_core.ipynb #a6cd01e3
 @dataclass
@@ -147,7 +174,7 @@ class GaLoreConfig:
     subspace: str = setting("randomized", "how the strongest directions are found",
                             choices=("exact", "gram", "randomized"))
     weight_dtype: str = setting("auto", "precision of the trained weights; auto is the one computed in",
-                                choices=("auto", "float32", "bfloat16"))
+                                choices=("auto", "float32", "bfloat16", "int8"))
     rounding: str = setting("stochastic", "how bf16 weights keep steps too small for them",
                             choices=("nearest", "stochastic", "kahan", "master"))
     states: str = setting("auto", "storage of Adam's moments; auto takes 8 bits in the frugal mode",
@@ -159,6 +186,19 @@ class GaLoreConfig:
                                      "there; auto projects in the frugal mode",
                              choices=("auto", "off", "projected", "backward"))
     train_embeddings: bool = setting(False, "also train the tied embedding and the norms, with plain AdamW")
+    moments: str = setting("kept", "Adam's moments when a subspace is refreshed: kept as they are, or turned "
+                                   "into the new basis", choices=("kept", "turned"), before="kept")
+    outside: str = setting("dropped", "the part of a gradient outside its subspace: dropped, scaled as the "
+                                      "part within (fira), or fed back into later ones (error_feedback)",
+                           choices=("dropped", "fira", "error_feedback"), before="dropped")
+    full_share: float = setting(0., "share of the matrices that are trained whole from one refresh to the "
+                                    "next, drawn anew each time and debiased (GUM); 0 is none",
+                                low=0, high=1, before=0.)
+    rank_energy: float = setting(0., "share of the gradient's energy that a subspace must hold; each matrix "
+                                     "takes the smallest rank up to galore.rank that does; 0: all the same",
+                                 low=0, high=1, before=0.)
+    gap_similarity: float = setting(0., "overlap of two subspaces in a row above which a matrix's gap "
+                                        "doubles; 0 never does", low=0, high=1, before=0.)
     beta1: float = setting(.9, "decay of the first moment", low=0, high=.9999)
     beta2: float = setting(.999, "decay of the second moment", low=0, high=.99999)
     eps: float = setting(1e-6, "added to the root of the second moment, before bias correction", above=0)
@@ -171,14 +211,22 @@ class EvalConfig:
     batch_size: int = setting(256, "prompts answered together", low=1)
     decoder: str = setting("auto", "how answers are decoded; auto takes static on a GPU",
                            choices=("auto", "static", "generate"))
+    end_offset: str = setting("none", "what is added to the logit of an answer's end: nothing, or what makes "
+                                      "answers to validation prompts as long as their references (fitted)",
+                              choices=("none", "fitted"), before="none")
     examples: int = setting(5, "example prompts of each kind shown side by side: drawn, best, worst, "
                                "most different", low=1)
 
 @dataclass
 class HybridConfig:
     "Mixes of both arms."
-    methods: list[str] = setting(["soup", "ensemble"], "the mixes to build and measure",
-                                 choices=("soup", "ensemble"))
+    methods: list[str] = setting(
+        ["soup", "ensemble"], "the mixes to build and measure",
+        choices=("soup", "ensemble", "bits8_soup", "bridge", "lora_then_galore", "galore_then_lora", "route",
+                 "mbr"))
+    primary: str = setting("bits8_soup", "the mix that is tested against the better arm, named before the "
+                                         "test prompts are read; all others are explored",
+                           before="bits8_soup")
     soup_coefficients: list[float] = setting(
         [0., .25, .5, .75, 1.], "shares of QLoRA's update that the soup tries", low=0, high=1, empty=False)
 
@@ -197,6 +245,8 @@ class ControlsConfig:
                                        "owner/name:config), or 'synthetic'; empty measures no forgetting",
                                    path=True)
     forgetting_tokens: int = setting(20000, "tokens of general text, at most", low=16)
+    seeded: list[str] = setting([], "rows of the ladder that are also made with the other seeds of the run",
+                                before=[])
     keep_models: bool = setting(True, "keep the weights of seeds, rows and left-out sources; false lets them "
                                       "go once measured")
     generalisation: bool = setting(False, "measure loss and scores on training prompts beside those on test "

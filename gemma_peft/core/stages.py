@@ -34,11 +34,14 @@ _results = tuple(f"results/metrics/{name}.json" for name in (
     "base_model_results", "qlora_evaluation_results", "galore_evaluation_results"))
 _lengths = ("data.max_length", "data.max_prompt_length")
 _sources = ("data.*.path",)
-_answering = ("eval.max_new_tokens", "eval.batch_size", "eval.decoder")
+_answering = ("eval.max_new_tokens", "eval.batch_size", "eval.decoder", "eval.end_offset")
 _shape = tuple(f"tiny.{k}" for k in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
                                      "num_attention_heads", "num_key_value_heads", "head_dim"))
-_ledger = (*_shape, "data.max_length", "qlora.embedding_bits")      # memory is predicted from these too
-_loading = ("qlora.quant_type", "qlora.double_quant", "qlora.embedding_bits")      # how a model is loaded
+# memory is predicted from these too
+_ledger = (*_shape, "data.max_length", "qlora.embedding_bits", "qlora.layout", "qlora.budget_gib")
+# how a model is loaded
+_loading = ("qlora.quant_type", "qlora.double_quant", "qlora.embedding_bits", "qlora.layout",
+            "qlora.budget_gib", "qlora.correction_rank")
 
 # %% ../../nbs/00f_stages.ipynb #adcb69ae
 STAGES = {
