@@ -19,10 +19,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "validation_loss"
     ],
     "memory": [
-        "BYTES", "COMPONENTS", "FRAGMENTS", "Ledger", "MARK", "NAMES", "RECORDED", "REFRESHED", "SAVED",
-        "SHARE", "STEPPED", "TRL_TILE", "WIDTHS", "WORKSPACE", "check_measured", "galore_sizes",
+        "COMPONENTS", "FRAGMENTS", "Ledger", "MARK", "NAMES", "RECORDED", "REFRESHED", "SAVED", "SHARE",
+        "STATIC", "STEPPED", "TRL_TILE", "WIDTHS", "WORKSPACE", "check_measured", "galore_sizes",
         "galore_static", "galore_storage", "layer_bytes", "ledger", "logits_bytes", "mode_that_fits",
-        "picture", "plot_ledger", "qlora_static", "quantised", "remedies", "step_bytes", "tokens_at_once",
+        "picture", "plot_ledger", "qlora_static", "remedies", "step_bytes", "tokens_at_once",
         "trained_dtype"
     ],
     "model_shapes": [
@@ -55,6 +55,11 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "no_gpu", "noise_keys", "on_default_stream", "out_of_memory", "own_stream", "ready_to_train",
         "recomputed", "say_once", "small_timing_buffer", "small_workspaces", "step_on_default_stream",
         "why_unrecorded"
+    ],
+    "stored_base": [
+        "BYTES", "LARGEST", "SMALLEST", "base_bytes", "budget_ends", "check_budget", "embedding_bytes",
+        "embedding_format", "kinds_of", "matrix_bytes", "other_bytes", "quantised", "stored_bits",
+        "stored_bytes"
     ],
     "toy_runs": [
         "Killed", "Pretended", "TOY_SETTINGS", "kill_at", "same_weights", "stopped", "toy_base", "toy_run",

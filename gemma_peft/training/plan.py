@@ -22,6 +22,8 @@ from gemma_peft.training.loading import (
 
 from ..core import Config, GemmaPeftError, Run, patch_to
 from .memory import SHARE, Ledger, check_measured, ledger, mode_that_fits, trained_dtype
+from .model_shapes import model_shape
+from .stored_base import check_budget, stored_bits
 
 # %% ../../nbs/03e_plan.ipynb #9143c9c2
 @dataclass(frozen=True)
@@ -160,12 +162,17 @@ def bits_of(
     arm: str,           # qlora or galore
     mode,               # steps.Mode
     dtype: str,         # computed in
-) -> tuple[int, str]:   # bits, and why
-    "Bits of a linear layer's weights while an arm trains."
+) -> tuple[float, str]:  # bits, and why
+    "Bits of a linear layer's weights while an arm trains; their mean where matrices differ."
     whole = dict(float32=32, bfloat16=16)
     if arm == "galore": return whole[trained_dtype(config, dtype)], "GaLore trains the weights themselves"
-    if mode.dequantise: return whole[dtype], "the 4-bit base, expanded while the fast mode trains"
-    return 4, "QLoRA's base"
+    bits, base = stored_bits(_shape(config), config, dtype)
+    return (whole[dtype], f"{base}, expanded while the fast mode trains") if mode.dequantise else (bits, base)
+
+def _shape(config: Config):
+    "The model's shape; None where it is not known."
+    try: return model_shape(config.model.id, config.tiny, config.model.revision)
+    except GemmaPeftError: return None
 
 # %% ../../nbs/03e_plan.ipynb #23305875
 def _ledger(config, arm, mode, dtype, compiled) -> Ledger | None:
@@ -286,6 +293,7 @@ def make_plan(
     "How an arm is trained. Raises GemmaPeftError where nothing fits, or settings contradict the hardware."
     machine = machine or this_machine()
     dtype, why = choose_precision(config.model.dtype, machine.capability)
+    if arm == "qlora": check_budget(config, dtype)
     choices = before = _begun(begun, machine) if begun and config.training.mode == "auto" else None
     if before is None or before["mode"].name == "plain":
         choices = _chosen(config, arm, len(lengths), dtype, machine)
