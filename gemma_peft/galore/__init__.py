@@ -29,8 +29,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "randomized_subspace"
     ],
     "parameter_groups": [
-        "Bucket", "CHOICES", "CHUNK", "DEFAULTS", "KEYS", "Key", "LARGE_CHUNK", "STRUCTURE", "chunks",
-        "group_problems", "parameter_problems"
+        "Bucket", "CHOICES", "CHUNK", "DEFAULTS", "HOST_CHUNK", "KEYS", "Key", "LARGE_CHUNK", "STRUCTURE",
+        "chunks", "group_problems", "parameter_problems"
     ],
     "precision": [
         "BLOCK_4BIT", "BLOCK_8BIT", "ROUNDINGS", "Stored", "Stored4bit", "Stored8bit", "round_weights",

@@ -15,6 +15,7 @@ import torch
 from gemma_peft.galore.parameter_groups import (
     CHUNK,
     DEFAULTS,
+    HOST_CHUNK,
     KEYS,
     LARGE_CHUNK,
     STRUCTURE,
@@ -24,10 +25,11 @@ from gemma_peft.galore.parameter_groups import (
 )
 
 from ..core import patch_to
+from ..training import OPTIMISERS
 from .low_rank import GaLoreError
 
 # %% ../../nbs/05e_adamw.ipynb #9e5ae6ed
-LAYERWISE = ("off", "projected", "backward")
+LAYERWISE = ("off", "projected", "backward", "host")
 
 class GaLoreAdamW(torch.optim.Optimizer):
     "AdamW in a low-rank projection of the gradient (Zhao et al. 2024, algorithm 1). Raises GaLoreError."
@@ -35,7 +37,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
         params,                            # parameters, or groups with the keys of KEYS
         lr: float = DEFAULTS["lr"],        # this and every other key: the default of groups that do not say
         *,
-        layerwise: str = "off",            # off, projected or backward: what happens in the backward pass
+        layerwise: str = "off",            # off, projected, backward or host: what happens in the backward pass
         max_grad_norm: float | None = None,# clips in the backward pass (layerwise="backward" only)
         process_group=None,                # torch.distributed group that averages gradients (layerwise only)
         seed: int = 0,                     # for stochastic rounding
@@ -46,6 +48,8 @@ class GaLoreAdamW(torch.optim.Optimizer):
             raise GaLoreError(f"unknown option {', '.join(unknown)}; a group takes {', '.join(KEYS)}")
         if layerwise not in LAYERWISE:
             raise GaLoreError(f"layerwise = {layerwise!r} must be one of {', '.join(LAYERWISE)}")
+        if layerwise == "host" and process_group: raise GaLoreError(
+            "layerwise = 'host' sums gradients of one process; use 'projected' with a process_group")
         self.layerwise, self.max_grad_norm, self.process_group = layerwise, max_grad_norm, process_group
         self.seed, self.fused = seed, fused
         self._buckets, self.last_micro_batch, self._averaged, self._measured = None, True, False, False
@@ -67,13 +71,15 @@ class GaLoreAdamW(torch.optim.Optimizer):
         self._buckets = None
         if hasattr(self, "_hooked"): self._hook()
 
+OPTIMISERS["adamw"] = GaLoreAdamW         # for adapters in bf16
+
 # %% ../../nbs/05e_adamw.ipynb #93e0eada
 @patch_to(GaLoreAdamW)
 def _hook(self):
     "Let the backward pass bring the gradients of new groups here, where asked."
     me = weakref.ref(self)                           # a hook must not keep an optimiser that nobody else has
     for group in self.param_groups[self._hooked:] if self.layerwise != "off" else []:
-        for p in group["params"] if group["rank"] else []:
+        for p in group["params"] if group["rank"] or self.layerwise == "host" else []:
             if p.requires_grad: p.register_post_accumulate_grad_hook(lambda p: me() and me()._receive(p))
     self._hooked = len(self.param_groups)
 
@@ -124,6 +130,7 @@ def _forget_gradients(self):
     if self._outside is not None: self._outside.zero_()
     for b in self._buckets or []:
         if b.waiting:
+            b.arrived()
             b.low.zero_()
             b.waiting.clear()
 
@@ -151,7 +158,8 @@ def step(self, closure=None):
         for c in chunks(s, b.copied(), LARGE_CHUNK if b.adam_in_kernel() else CHUNK): b.advance(c)
     for b in self.buckets():                          # what a backward pass left in `low`
         for s in b.runs(sorted(b.waiting)):
-            for c in chunks(s, b.copied()): b.advance(c, low=b.low[c].float())
+            for c in chunks(s, b.copied(), HOST_CHUNK if self.layerwise == "host" else CHUNK):
+                b.advance(c, low=b.low[c].to(b.device, torch.float32))
     self._forget_gradients()
     return loss
 
@@ -219,13 +227,12 @@ def _receive(self, p):
         f"another layer-wise optimiser took the gradient of a {tuple(p.shape)} matrix; let go of it first")
     (b, i), g, p.grad = self._place[p], p.grad, None
     s = slice(i, i + 1)
-    if i not in b.waiting and self._due(b, i): self._refresh_from(b, s, g)
+    if b.sides and i not in b.waiting and self._due(b, i): self._refresh_from(b, s, g)
     low = b.projected(s, [g])[0]
-    self._note_outside(g, low)
+    if b.sides: self._note_outside(g, low)
     now = self.layerwise == "backward" and self.last_micro_batch
     if not now or i in b.waiting:
-        if b.low is None: b.low = torch.zeros(len(b.params), *b.low_shape, dtype=b.dtype, device=b.device)
-        b.low[i] += low
+        b.add_up(i, low, self.layerwise == "host")
         b.waiting.add(i)
     if now:
         if i in b.waiting:
@@ -290,6 +297,7 @@ def _finish_gradients(self) -> list:
     if self.process_group is None and _several_processes(): raise GaLoreError(
         "several processes train, and layer-wise the optimiser alone can average gradients; "
         "give it process_group=torch.distributed.group.WORLD and do not wrap the model")
+    for b in self.buckets(): b.arrived()
     tensors = [p.grad for b in self.buckets() for p in b.params if p.grad is not None]
     tensors += [b.low[i] for b in self.buckets() for i in sorted(b.waiting)]
     if not self._averaged: self._averaged, _ = True, [self._average(t) for t in tensors]
@@ -326,4 +334,4 @@ def refresh_due(self) -> bool:
 def received(self):
     "A replay of a recorded backward pass brought the gradients of all projected matrices."
     for b in self.buckets():
-        if b.sides: b.waiting = set(range(len(b.params)))
+        if b.sides or self.layerwise == "host": b.waiting = set(range(len(b.params)))

@@ -14,4 +14,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "MATRICES", "SHOWN", "arm_figures", "lora_config", "lora_update", "plot_by_layer", "plot_losses",
         "plot_memory", "save_adapter", "train_adapter", "train_qlora"
     ],
+    "small_adapters": [
+        "adapter_optimizer", "check_adapters"
+    ],
 })

@@ -10,9 +10,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "other_versions", "read_record", "seal", "set_aside"
     ],
     "loading": [
-        "QUANTISERS", "QUANTISERS_FROM", "choose_attention", "choose_gpu", "choose_precision",
-        "compute_settings", "free_memory", "gpu_capability", "gpu_gib", "load_base", "load_model",
-        "model_folders", "quantiser"
+        "OPTIMISERS", "OPTIMISERS_FROM", "QUANTISERS", "QUANTISERS_FROM", "choose_attention", "choose_gpu",
+        "choose_precision", "compute_settings", "free_memory", "gpu_capability", "gpu_gib", "load_base",
+        "load_model", "model_folders", "optimiser", "quantiser"
     ],
     "losses": [
         "head_logits", "hidden_and_targets", "length_batches", "mean_loss", "reference_loss",
@@ -62,8 +62,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "trainer": [
         "COMMON", "NonFiniteLoss", "TRAINERS", "TRAINERS_FROM", "Training", "check_one_process", "fit",
-        "make_finite", "make_trainer", "make_trainer_class", "plan_training", "run_trainer", "to_dataset",
-        "train_by_plan", "train_plainly", "trainer_for", "training_arguments", "training_identity",
-        "without_cudnn_attention"
+        "in_adapter_dtype", "make_finite", "make_trainer", "make_trainer_class", "plan_training",
+        "run_trainer", "to_dataset", "train_by_plan", "train_plainly", "trainer_for", "training_arguments",
+        "training_identity", "without_cudnn_attention"
     ],
 })

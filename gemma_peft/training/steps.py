@@ -279,7 +279,7 @@ class PackedSteps:
         self.loss, self.parameters, self.keys, self.seed = loss, list(parameters), keys, seed
         self.optimizer, self.autocast, self.warn = optimizer, autocast, warn
         self.device, layerwise = self.parameters[0].device, getattr(optimizer, "layerwise", "projected")
-        self.record = record and self.device.type == "cuda" and layerwise == "projected"
+        self.record = record and self.device.type == "cuda" and layerwise in ("projected", "host")
         fixed = self.record and optimizer is None
         self.buffers = [torch.zeros_like(p) for p in self.parameters] if fixed else None
         self.seen, self.recordings, self.pool, self.recording_seconds = set(), {}, None, 0.

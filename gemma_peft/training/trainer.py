@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COMMON', 'TRAINERS', 'TRAINERS_FROM', 'check_one_process', 'plan_training', 'to_dataset', 'NonFiniteLoss',
            'make_finite', 'make_trainer_class', 'training_identity', 'Training', 'training_arguments',
-           'without_cudnn_attention', 'make_trainer', 'run_trainer', 'train_plainly', 'trainer_for', 'train_by_plan',
-           'fit']
+           'without_cudnn_attention', 'in_adapter_dtype', 'make_trainer', 'run_trainer', 'train_plainly', 'trainer_for',
+           'train_by_plan', 'fit']
 
 # %% ../../nbs/03_training.ipynb #00318873
 import errno
@@ -44,7 +44,7 @@ from gemma_peft.training.progress import (
 
 from ..templating import labels
 from .checkpoints import checkpoints_in, find_checkpoint, other_versions, read_record, seal
-from .loading import compute_settings, free_memory, gpu_gib
+from .loading import compute_settings, free_memory, gpu_gib, optimiser
 from .plan import Plan, check_prediction, make_plan, why_smaller
 
 # %% ../../nbs/03_training.ipynb #81f2e75c
@@ -150,6 +150,7 @@ def make_trainer_class():
         on_progress, record = None, {}                # record: what its checkpoints say of how they were made
         seconds_before, peak_before, reserved_before = 0., 0., 0.
         peak_of_attempts = None                       # GiB of steps that were made by another plan
+        adapter_dtype: str | None = None              # of adapters; None: there are none
 
         def elapsed(self) -> float:
             "Seconds of training so far, those before a resume included."
@@ -170,6 +171,10 @@ def make_trainer_class():
 
         def adopt(self, checkpoint: Path, record: dict):
             "Bring a checkpoint into the form that this mode keeps."
+
+        def _load_from_checkpoint(self, *args, **kwargs):
+            super()._load_from_checkpoint(*args, **kwargs)
+            if self.adapter_dtype: in_adapter_dtype(self.model, self.adapter_dtype)     # peft reads fp32
 
         def _save_checkpoint(self, model, trial):
             limit, self.args.save_total_limit = self.args.save_total_limit, None     # not before the seal
@@ -255,6 +260,15 @@ def without_cudnn_attention():
     finally: torch.backends.cuda.enable_cudnn_sdp(before)
 
 # %% ../../nbs/03_training.ipynb #1374a0bd
+def in_adapter_dtype(
+    model,
+    dtype: str,      # float32 or bfloat16
+):
+    "Bring what trains into the adapters' precision: TRL leaves it in bf16, peft reads a checkpoint as fp32."
+    import torch
+    for p in model.parameters():
+        if p.requires_grad: p.data = p.data.to(getattr(torch, dtype))
+
 def make_trainer(kind, training: Training, plan: Plan, model, args, **more):
     "A trainer of this class, with what all modes share."
     from transformers import PrinterCallback
@@ -265,8 +279,11 @@ def make_trainer(kind, training: Training, plan: Plan, model, args, **more):
                    callbacks=list(training.callbacks), **more)
     trainer.remove_callback(PrinterCallback)                  # ours prints one line, not a dictionary
     if adapters:
-        for p in trainer.model.parameters():
-            if p.requires_grad: p.data = p.data.float()       # TRL made them bf16
+        trainer.adapter_dtype = dtype = training.run.config.qlora.adapter_dtype
+        in_adapter_dtype(trainer.model, dtype)
+        if dtype == "bfloat16" and not make:
+            make = optimiser("adapters")
+            trainer.optimizer = make(training.run, trainer.model, training.learning_rate, plan.mode)
     trainer.on_progress = progress_line(training.run, training.arm)
     return trainer
 
