@@ -60,8 +60,9 @@ def galore_groups(
         f"galore.rank = {g.rank} exceeds the shorter side of {small} matrices (at least {min(sides)}); "
         "plain AdamW trains those")
     large = {n for n, p in named.items() if n in linear and min(p.shape) >= g.rank}
-    projected = dict(params=[p for n, p in named.items() if n in large], rank=g.rank,
-                     update_proj_gap=g.update_proj_gap, scale=g.scale, proj_type=g.proj_type)
+    keys = ("rank", "update_proj_gap", "scale", "proj_type", "moments", "outside", "full_share", "rank_energy",
+            "gap_similarity")
+    projected = dict(params=[p for n, p in named.items() if n in large]) | {k: getattr(g, k) for k in keys}
     rest = [p for n, p in named.items() if n not in large]
     return [projected] + ([dict(params=rest)] if rest else [])
 
@@ -96,6 +97,7 @@ def state_gib(
     import torch
     buckets = optimizer.buckets() if hasattr(optimizer, "buckets") else []
     states = [b.tensors() for b in buckets] or list(optimizer.state.values())
+    states += [store.parts for b in buckets for store in b.whole_stores.values()]
     tensors = [t for state in states for t in state.values() if torch.is_tensor(t)]
     return sum(t.numel() * t.element_size() for t in tensors) / 2**30
 
