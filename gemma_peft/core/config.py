@@ -183,7 +183,8 @@ class GaLoreConfig:
                                      "auto takes 4 bits in the frugal mode",
                              choices=("auto", "weight", "4bit"))
     layerwise: str = setting("auto", "free each gradient in the backward pass: project it there, or update "
-                                     "there; auto projects in the frugal mode",
+                                     "there; auto projects in the frugal mode, where outside and full_share "
+                                     "do not need it whole",
                              choices=("auto", "off", "projected", "backward"))
     train_embeddings: bool = setting(False, "also train the tied embedding and the norms, with plain AdamW")
     moments: str = setting("kept", "Adam's moments when a subspace is refreshed: kept as they are, or turned "
@@ -195,7 +196,8 @@ class GaLoreConfig:
                                     "next, drawn anew each time and debiased (GUM); 0 is none",
                                 low=0, high=1, before=0.)
     rank_energy: float = setting(0., "share of the gradient's energy that a subspace must hold; each matrix "
-                                     "takes the smallest rank up to galore.rank that does; 0: all the same",
+                                     "uses the smallest rank up to galore.rank that does (memory stays that "
+                                     "of galore.rank); 0: all the same",
                                  low=0, high=1, before=0.)
     gap_similarity: float = setting(0., "overlap of two subspaces in a row above which a matrix's gap "
                                         "doubles; 0 never does", low=0, high=1, before=0.)

@@ -126,11 +126,25 @@ def contradictions(config: Config) -> list[str]:
     if t.num_attention_heads % t.num_key_value_heads:
         problems.append(f"tiny.num_attention_heads = {t.num_attention_heads} must be a multiple of "
                         f"tiny.num_key_value_heads = {t.num_key_value_heads}")
+    problems += _opposed_in_galore(config.galore)
     for name, width in (("tiny.hidden_size", t.hidden_size), ("tiny.intermediate_size", t.intermediate_size),
                         ("tiny.num_key_value_heads x tiny.head_dim", t.num_key_value_heads * t.head_dim)):
         near = max(32, (width + 16) // 32 * 32)
         if width % 32: problems.append(f"{name} = {width} must be a multiple of 32, the block that 4-bit "
                                        f"kernels work in; the nearest is {near}")
+    return problems
+
+def _opposed_in_galore(g) -> list[str]:
+    "Settings of GaLore that cannot be true at once."
+    problems, full = [], f"galore.full_share = {g.full_share:g}"
+    for need in (f"galore.outside = {shown(g.outside)}",) * (g.outside != "dropped") + (full,) * bool(g.full_share):
+        if g.layerwise in ("projected", "backward"):
+            problems.append(f"{need} needs the whole gradient of a step, but galore.layerwise = "
+                            f"{shown(g.layerwise)} keeps none; use auto or off")
+    if g.full_share and g.outside != "dropped": problems.append(
+        f"{full} trains what lies outside a subspace in its own way; use galore.outside = 'dropped' with it")
+    if g.full_share and g.gap_similarity: problems.append(
+        f"{full} draws all matrices anew at once; use galore.gap_similarity = 0 with it")
     return problems
 
 def _source_problems(config: Config, source: str) -> list[str]:

@@ -70,8 +70,11 @@ def trained_dtype(config: Config, dtype: str) -> str:    # dtype: computed in
 
 def galore_storage(config: Config, mode) -> dict:
     "GaLore's storage settings, with what `auto` stands for in a mode."
-    settings = {k: getattr(config.galore, k) for k in mode.galore}
-    return {k: mode.galore[k] if v == "auto" else v for k, v in settings.items()}
+    g, settings = config.galore, {k: getattr(config.galore, k) for k in mode.galore}
+    storage = {k: mode.galore[k] if v == "auto" else v for k, v in settings.items()}
+    # what lies outside the subspaces is known only where a step's whole gradient is
+    whole = g.layerwise == "auto" and (g.outside != "dropped" or g.full_share)
+    return storage | dict(layerwise="off") if whole else storage
 
 # %% ../../nbs/03c_memory.ipynb #73c6eb00
 def galore_static(
@@ -92,6 +95,11 @@ def galore_static(
         return quantised(numbers, 4) if storage["projector"] == "4bit" else trained * numbers
     weights = counts["linear"] * trained + others * (trained if g.train_embeddings else width)
     states = 2 * sum(moment(l) for l, _ in sizes) + (2 * moment(others) if g.train_embeddings else 0)
+    projected = [math.prod(shape) for shape, (_, p) in zip(all_matrices(s), sizes) if p]
+    # moments of those trained whole; what is fed back, a number for each weight
+    states += 2 * sum(moment(g.full_share * numbers) for numbers in projected)
+    if g.outside == "error_feedback":
+        states += sum(moment(n) if storage["states"] == "8bit" else trained * n for n in projected)
     return dict(weights=weights + (s.vision_linear + s.vision_other) * width,
                 gradients=trained * dict(off=n, projected=low).get(storage["layerwise"], 0),
                 states=states + extra * n, projectors=sum(projector(p) for _, p in sizes))
@@ -201,7 +209,8 @@ def step_bytes(
     sizes = [math.prod(m) for m in matrices(s).values()]
     largest, total = max(sizes), s.num_hidden_layers * sum(sizes)
     low = max(galore_sizes(m, g.rank, g.proj_type)[0] for m in matrices(s).values()) * 3 * s.num_hidden_layers
-    kernels = trained_dtype(config, dtype) == "bfloat16" and g.proj_type != "full"
+    inside = g.outside == "dropped" and not g.full_share             # else PyTorch's operations step
+    kernels = trained_dtype(config, dtype) == "bfloat16" and g.proj_type != "full" and inside
     copied = 0 if kernels else min(max(STEPPED, largest), total)             # whole matrices, in chunks
     if kernels and storage["states"] == "8bit": copied = min(STEPPED, low)      # moments alone
     if storage["layerwise"] == "off": return max(11 * min(REFRESHED, total), 20 * copied), 0

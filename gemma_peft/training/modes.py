@@ -163,13 +163,7 @@ def _packed_galore(optimizer, numbers: dict, states: dict):
     "Saved moments and projectors as GaLore's stores keep them; what fits as it is, is copied."
     for b in optimizer.buckets():
         for i, p in enumerate(b.params):
-            if not (old := states.get(numbers[p])): continue
-            b.steps[i] = int(old["step"])
-            for name, store in b.stores.items():
-                ours = {name + part: t[i] for part, t in store.parts.items()}
-                if all(k in old and old[k].shape == t.shape for k, t in ours.items()):
-                    for k, t in ours.items(): t.copy_(old[k])
-                else: b.put(name, slice(i, i + 1), old[name][None].to(b.device))
+            if old := states.get(numbers[p]): b.adopt(i, old)
 
 def _packed_adam(optimizer, numbers: dict, states: dict):
     "AdamW's saved moments as the 8-bit AdamW of bitsandbytes keeps them."
