@@ -12,7 +12,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..core import GemmaPeftError, Run, decoder, freeze_all_but_linear
-from .parameter_groups import BUCKETS, Bucket
+from .parameter_groups import BUCKETS, Bucket, chunks
 from ..qlora import Int8Linear, QuantisedEmbedding, from_rows_of_int8
 from ..training import hash32, load_base
 
@@ -97,14 +97,26 @@ class Int8Bucket(Bucket):
 
     def put_weights(self, s: slice, new, keys):
         "Round and store some matrices; new: fp32, (n, rows, cols), keys: int32, (n,)."
-        random = self.group["rounding"] == "stochastic"
         for p, x, key in zip(self.params[s], new, keys.to(self.device)):
-            m, (rows, cols) = p.stored_by, x.shape
-            at_once = max(1, ROWS_AT_ONCE // cols)
-            for a in range(0, rows, at_once):
-                part = x[a:a + at_once]
-                m.scale[a:a + at_once] = scale = row_scales(part, m.scale[a:a + at_once])
-                m.codes[a:a + at_once] = int8_codes(part, scale.float(), key if random else None, a * cols)
+            for rows in self._rows(): self._store(p.stored_by, rows, x[rows], key)
+
+    def move(self, s: slice, step: int, change):
+        "Take `change` (n, rows, cols) off the weights, and weight decay, some rows at a time."
+        decay = float(self.group["lr"]) * self.group["weight_decay"]
+        for p, x, key in zip(self.params[s], change, self._keys(s, step).to(self.device)):
+            m = p.stored_by
+            for rows in self._rows():
+                new = m.codes[rows].float() * m.scale[rows].float() - x[rows]
+                self._store(m, rows, new - decay * new, key)
+
+    def _rows(self) -> list[slice]:
+        "A matrix in pieces of bounded size."
+        return chunks(slice(0, self.shape[0]), self.shape[1], ROWS_AT_ONCE)
+
+    def _store(self, m: TrainedInt8, rows: slice, new, key):
+        m.scale[rows] = scale = row_scales(new, m.scale[rows])
+        key = key if self.group["rounding"] == "stochastic" else None
+        m.codes[rows] = int8_codes(new, scale.float(), key, rows.start * self.shape[1])
 
 BUCKETS.append((lambda p: hasattr(p, "stored_by"), Int8Bucket))
 

@@ -162,7 +162,7 @@ def bits_of(
     dtype: str,         # computed in
 ) -> tuple[int, str]:   # bits, and why
     "Bits of a linear layer's weights while an arm trains."
-    whole = dict(float32=32, bfloat16=16)
+    whole = dict(float32=32, bfloat16=16, int8=8)
     if arm == "galore": return whole[trained_dtype(config, dtype)], "GaLore trains the weights themselves"
     if mode.dequantise: return whole[dtype], "the 4-bit base, expanded while the fast mode trains"
     return 4, "QLoRA's base"
