@@ -182,10 +182,10 @@ class GaLoreConfig:
     projector: str = setting("auto", "storage of the projectors: as precise as the weights, or 4 bits; "
                                      "auto takes 4 bits in the frugal mode",
                              choices=("auto", "weight", "4bit"))
-    layerwise: str = setting("auto", "free each gradient in the backward pass: project it there, or update "
-                                     "there; auto projects in the frugal mode, where outside and full_share "
-                                     "do not need it whole",
-                             choices=("auto", "off", "projected", "backward"))
+    layerwise: str = setting("auto", "free each gradient in the backward pass: project it there, its sum on "
+                                     "the GPU or in the computer's memory (host), or update there; auto "
+                                     "projects in the frugal mode, where outside and full_share do not need "
+                                     "it whole", choices=("auto", "off", "projected", "backward", "host"))
     train_embeddings: bool = setting(False, "also train the tied embedding and the norms, with plain AdamW")
     moments: str = setting("kept", "Adam's moments when a subspace is refreshed: kept as they are, or turned "
                                    "into the new basis", choices=("kept", "turned"), before="kept")

@@ -134,11 +134,21 @@ def contradictions(config: Config) -> list[str]:
                                        f"kernels work in; the nearest is {near}")
     return problems
 
+def _opposed_to_int8(g) -> list[str]:
+    "Settings of GaLore that weights in int8 cannot have."
+    if g.weight_dtype != "int8": return []
+    problems, int8 = [], "galore.weight_dtype = 'int8'"
+    if g.rounding in ("kahan", "master"): problems.append(
+        f"galore.rounding = {g.rounding!r} keeps more beside a weight than {int8} saves; use stochastic")
+    if g.train_embeddings: problems.append(
+        f"galore.train_embeddings = true, but {int8} freezes the embedding in 8 bits; use false")
+    return problems
+
 def _opposed_in_galore(g) -> list[str]:
     "Settings of GaLore that cannot be true at once."
-    problems, full = [], f"galore.full_share = {g.full_share:g}"
+    problems, full = _opposed_to_int8(g), f"galore.full_share = {g.full_share:g}"
     for need in (f"galore.outside = {shown(g.outside)}",) * (g.outside != "dropped") + (full,) * bool(g.full_share):
-        if g.layerwise in ("projected", "backward"):
+        if g.layerwise in ("projected", "backward", "host"):
             problems.append(f"{need} needs the whole gradient of a step, but galore.layerwise = "
                             f"{shown(g.layerwise)} keeps none; use auto or off")
     if g.full_share and g.outside != "dropped": problems.append(

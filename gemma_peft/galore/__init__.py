@@ -23,8 +23,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "weights_and_gradients"
     ],
     "int8_weights": [
-        "Int8Bucket", "NOISE", "ROWS_AT_ONCE", "TrainedInt8", "TrainedProduct", "check_int8", "int8_codes",
-        "int8_model", "row_scales", "whole_model"
+        "Int8Bucket", "NOISE", "ROWS_AT_ONCE", "TrainedInt8", "TrainedProduct", "int8_codes", "int8_model",
+        "row_scales", "whole_model"
     ],
     "kernels": [
         "PROJECT_TILE", "SLOWER", "WRITE_TILE", "addresses", "project_kernel", "usable", "why_unusable",

@@ -346,7 +346,8 @@ def clip_grad_norm_(self, max_norm: float):
         return torch.nn.utils.clip_grad_norm_([p for b in self.buckets() for p in b.params], max_norm)
     tensors = self._finish_gradients()
     if tensors and max_norm < math.inf:
-        torch._foreach_mul_(tensors, (max_norm / (self.norm + 1e-6)).clamp(max=1.))
+        factor = (max_norm / (self.norm + 1e-6)).clamp(max=1.)
+        torch._foreach_mul_(tensors, factor.to(tensors[0].device))
     return self.norm
 
 @patch_to(GaLoreAdamW)
