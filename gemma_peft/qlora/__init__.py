@@ -19,6 +19,6 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "plot_memory", "save_adapter", "train_adapter", "train_qlora"
     ],
     "small_adapters": [
-        "adapter_optimizer", "check_adapters"
+        "adapter_optimizer"
     ],
 })

@@ -42,9 +42,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "packed_loss", "padded_layout", "register", "soft_cap", "split_rows", "step_packs", "with_layout"
     ],
     "plan": [
-        "COMPILE_STEPS", "Machine", "Plan", "attention_of", "bits_of", "can_fit", "check_prediction",
-        "choose_compile", "choose_mode", "halve", "make_plan", "mode_for", "only_plain", "optimiser_steps",
-        "pack_tokens", "predicted_memory", "shrink", "this_machine", "why_smaller"
+        "COMPILE_STEPS", "Machine", "Plan", "attention_of", "bits_of", "can_fit", "check_adapters",
+        "check_prediction", "choose_compile", "choose_mode", "halve", "make_plan", "mode_for", "only_plain",
+        "optimiser_steps", "pack_tokens", "predicted_memory", "shrink", "this_machine", "why_smaller"
     ],
     "progress": [
         "DEFINITIONS", "SHARED_GIB", "current_peak_gib", "gpu_shared", "peaks_of", "progress_line",
