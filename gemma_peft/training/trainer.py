@@ -202,6 +202,7 @@ class Training:
     make_optimizer: Callable | None = None    # (model, learning_rate, steps.Mode) -> optimiser; None: AdamW
     peft_config: object = None                # a peft.LoraConfig, for adapters
     callbacks: tuple = ()                     # transformers.TrainerCallback
+    start: Callable | None = None             # (peft model) -> None: how adapters begin; None: as peft has it
 
     @property
     def folder(self) -> Path: return self.run.path / f"models/{self.arm}"
@@ -267,6 +268,8 @@ def make_trainer(kind, training: Training, plan: Plan, model, args, **more):
     if adapters:
         for p in trainer.model.parameters():
             if p.requires_grad: p.data = p.data.float()       # TRL made them bf16
+    if training.start and not training.checkpoint():          # a checkpoint holds what became of the start
+        training.start(trainer.model)
     trainer.on_progress = progress_line(training.run, training.arm)
     return trainer
 
@@ -358,11 +361,12 @@ def fit(
     make_optimizer=None,     # (model, learning_rate, steps.Mode) -> optimiser; None takes the trainer's AdamW
     peft_config=None,        # a peft.LoraConfig, for adapters
     callbacks=(),            # transformers.TrainerCallback
+    start=None,              # (peft model) -> None: how its adapters begin; None: as peft has it
 ) -> tuple:                  # the trained model, and its metrics
     "Train, resuming where a killed run stopped and going in smaller pieces on a full GPU."
     check_one_process()
     training = Training(run, arm, rows, make_model, learning_rate, make_optimizer, peft_config,
-                        tuple(callbacks))
+                        tuple(callbacks), start)
     checkpoint = training.checkpoint()
     begun = read_record(checkpoint) if checkpoint else None
     plan = make_plan(run.config, arm, training.lengths, begun=begun)
