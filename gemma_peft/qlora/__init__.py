@@ -10,6 +10,11 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "QuantisedHead", "QuantisedRows", "embedding_losses", "layout_of", "likeliest_tokens",
         "measure_embedding", "quantise_embedding"
     ],
+    "calibrated_start": [
+        "DAMPING", "SHARING", "calibration_rows", "full_weights", "layer_prefix", "low_rank_correction",
+        "mending_pairs", "metric_error", "moments_by_layer", "only_layer", "second_moments",
+        "stored_weight", "summed_moments"
+    ],
     "lora": [
         "MATRICES", "SHOWN", "arm_figures", "lora_config", "lora_update", "plot_by_layer", "plot_losses",
         "plot_memory", "save_adapter", "train_adapter", "train_qlora"
