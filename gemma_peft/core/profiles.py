@@ -18,6 +18,7 @@ import tomllib
 from pathlib import Path
 
 from .config import SOURCES, Config, apply, find_setting, flatten, settings
+from .layouts import layout_problems
 from .look import ConfigError, GemmaPeftError, nearest, shown
 from .paths import here, local_path, read_text
 
@@ -116,7 +117,7 @@ def layered(
 def contradictions(config: Config) -> list[str]:
     "Settings that cannot be true at once."
     t, text = config.tiny, config.controls.forgetting_text
-    problems = [p for s in config.data.sources for p in _source_problems(config, s)]
+    problems = layout_problems(config) + [p for s in config.data.sources for p in _source_problems(config, s)]
     if not config.model.id:
         problems.append("model.id is empty; it must be a hub id, a local folder, or 'tiny'")
     if text == "synthetic" and config.model.id != "tiny":

@@ -11,8 +11,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "loading": [
         "QUANTISERS", "QUANTISERS_FROM", "choose_attention", "choose_gpu", "choose_precision",
-        "compute_settings", "free_memory", "gpu_capability", "gpu_gib", "load_base", "load_model",
-        "model_folders", "quantiser"
+        "chosen_formats", "compute_settings", "four_bit_parts", "four_bits", "free_memory",
+        "gpu_capability", "gpu_gib", "load_base", "load_model", "model_folders", "quantiser"
     ],
     "losses": [
         "head_logits", "hidden_and_targets", "length_batches", "mean_loss", "reference_loss",
