@@ -11,9 +11,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "measure_embedding", "quantise_embedding"
     ],
     "calibrated_start": [
-        "DAMPING", "SHARING", "calibration_rows", "full_weights", "layer_prefix", "low_rank_correction",
-        "mending_pairs", "metric_error", "moments_by_layer", "only_layer", "second_moments",
-        "stored_weight", "summed_moments"
+        "CORRECTION", "DAMPING", "SHARING", "STORED", "add_correction", "attach_correction", "base_shape",
+        "calibration_rows", "check_rank", "full_weights", "kept_tensors", "layer_prefix",
+        "low_rank_correction", "mending_pairs", "metric_error", "moments_by_layer", "only_layer",
+        "second_moments", "stored_weight", "summed_moments"
     ],
     "int8": [
         "Int8Linear", "Int8Product", "expand_linears", "format_of", "from_rows_of_int8", "quantise_linears",
