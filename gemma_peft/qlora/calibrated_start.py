@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['DAMPING', 'SHARING', 'STORED', 'CORRECTION', 'low_rank_correction', 'metric_error', 'calibration_rows', 'only_layer',
            'summed_moments', 'layer_prefix', 'moments_by_layer', 'second_moments', 'full_weights', 'stored_weight',
-           'mending_pairs', 'base_shape', 'check_rank', 'attach_correction', 'kept_tensors', 'add_correction']
+           'mending_pairs', 'base_shape', 'check_rank', 'attach_correction', 'kept_tensors', 'add_correction',
+           'correction_of', 'joined', 'join_saved_adapter', 'balanced', 'begin_with', 'calibrated_start']
 
 # %% ../../nbs/04e_calibrated_start.ipynb #e48bec32
 import hashlib
@@ -292,3 +293,79 @@ def add_correction(
     return attach_correction(model, {n: (tensors[f"{n}.u"], tensors[f"{n}.v"]) for n in names})
 
 QUANTISERS["correction"] = add_correction     # so a base is loaded with it
+
+# %% ../../nbs/04e_calibrated_start.ipynb #47f84672
+def correction_of(model) -> dict:     # matrix -> (U (out, k), V (k, in)); empty for a base that has none
+    "The frozen pairs beside a model's matrices, as they are computed with."
+    layers = {n.removesuffix(".base_layer"): m for n, m in bare(model).named_modules()}
+    return {n: (m.correction_u, m.correction_v) for n, m in layers.items() if hasattr(m, "correction_u")}
+
+def joined(
+    tensors: dict,    # a saved adapter's, by PEFT's names
+    scale: float,     # its lora_alpha / r
+    pairs: dict,      # matrix -> (U (out, k), V (k, in)), k at most `rank`
+    rank: int,        # that all matrices get on top; what a pair lacks is zero
+) -> dict:            # the same names, for an adapter whose scale is 1
+    "An adapter and the pairs beside its matrices as one adapter."
+    whole = {}
+    for key, factor in tensors.items():
+        matrix, _, side = key.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
+        u, v = pairs.get(matrix, (None, None))
+        other, factor = (v, factor.float()) if side == "lora_A" else (u, factor.float() * scale)
+        axis = 0 if side == "lora_A" else 1
+        room = list(factor.shape)
+        room[axis] = rank
+        more = torch.zeros(room)
+        if other is not None: more.narrow(axis, 0, other.shape[axis]).copy_(other)
+        whole[key] = torch.cat([factor.cpu(), more], axis).contiguous()
+    return whole
+
+def join_saved_adapter(
+    folder,    # a saved adapter's
+    model,     # the model it was saved from
+):
+    "Make a saved adapter and the correction beside its base one adapter for the base without."
+    from safetensors.torch import load_file, save_file
+    if not (pairs := correction_of(model)): return
+    weights, settings = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    config = json.loads(settings.read_text(encoding="utf-8"))
+    rank, scale = max(u.shape[1] for u, _ in pairs.values()), config["lora_alpha"] / config["r"]
+    save_file(joined(load_file(weights), scale, pairs, rank), weights, metadata={"format": "pt"})
+    config["r"] = config["lora_alpha"] = config["r"] + rank
+    settings.write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+# %% ../../nbs/04e_calibrated_start.ipynb #6d3978b5
+def balanced(
+    u,               # (out, k)
+    v,               # (k, in)
+    scale: float,    # the adapter's, lora_alpha / r
+) -> tuple:          # B (out, k), A (k, in) in fp32: scale B A = U V, and both have the same norms
+    "A pair as an adapter's factors."
+    (qu, ru), (qv, rv) = torch.linalg.qr(u.double()), torch.linalg.qr(v.double().T)
+    p, s, t = torch.linalg.svd(ru @ rv.T)
+    root = (s / scale).sqrt()
+    return (qu @ p * root).float(), (root[:, None] * (t @ qv.T)).float()
+
+# %% ../../nbs/04e_calibrated_start.ipynb #779ef4e1
+def begin_with(
+    model,           # a peft.PeftModel with one adapter
+    starts: dict,    # matrix -> (B (out, k), A (k, in)); k at most the adapter's rank
+):
+    "Let an adapter begin so. Directions beyond k, and matrices that are not named, begin as PEFT has it."
+    with torch.no_grad():
+        for name, (b, a) in starts.items():
+            layer = bare(model).get_submodule(name)
+            layer.lora_A["default"].weight[:len(a)] = a.to(layer.lora_A["default"].weight)
+            weight = layer.lora_B["default"].weight
+            weight.zero_()[:, :b.shape[1]] = b.to(weight)
+
+def calibrated_start(
+    run: Run,
+    model,               # the run's quantised base
+    rows: list[dict],    # training rows
+) -> tuple:              # matrix -> (B, A); figures
+    "An adapter that begins with what mends most of the base."
+    q = run.config.qlora
+    pairs, undone = mending_pairs(run, model, rows, q.r)
+    starts = {name: balanced(u, v, q.lora_alpha / q.r) for name, (u, v) in pairs.items()}
+    return starts, dict(undone=round(sum(undone.values()) / len(undone), 4))
