@@ -229,6 +229,10 @@ class HybridConfig:
                            before="bits8_soup")
     soup_coefficients: list[float] = setting(
         [0., .25, .5, .75, 1.], "shares of QLoRA's update that the soup tries", low=0, high=1, empty=False)
+    bridge_directions: str = setting(
+        "sketched", "the bridge's directions: the gradient's strongest, sketched at every refresh; random ones "
+                    "at every refresh; or sketched once, at the first",
+        choices=("sketched", "random", "first"), before="sketched")
 
 # %% ../../nbs/00_core.ipynb #1cd6b73c
 LADDER = ladder_names()         # each a file in nbs/ladder

@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "memory": [
         "BYTES", "COMPONENTS", "FRAGMENTS", "Ledger", "MARK", "NAMES", "RECORDED", "REFRESHED", "SAVED",
-        "SHARE", "STEPPED", "TRL_TILE", "WIDTHS", "WORKSPACE", "check_measured", "galore_sizes",
+        "SHARE", "STATIC", "STEPPED", "TRL_TILE", "WIDTHS", "WORKSPACE", "check_measured", "galore_sizes",
         "galore_static", "galore_storage", "layer_bytes", "ledger", "logits_bytes", "mode_that_fits",
         "picture", "plot_ledger", "qlora_static", "quantised", "remedies", "step_bytes", "tokens_at_once",
         "trained_dtype"

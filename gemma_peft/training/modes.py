@@ -106,7 +106,8 @@ def make_packed_trainer(training: Training, plan: Plan):
         gradient_accumulation_steps=1, gradient_checkpointing=False,
         **(dict(optim="adamw_bnb_8bit") if eight_bits else {}))
     model = training.make_model()
-    if adapters and mode.dequantise: model = model.dequantize()
+    beside = adapters or getattr(model, "bridged", False)     # what trains lies beside the base
+    if beside and mode.dequantise: model = model.dequantize()
     pad = load_tokenizer(training.run).pad_token_id
     collator = PackCollator(pad, plan.pack_tokens, plan.longest, mode.bucket, plan.attention == "varlen")
     trainer = make_trainer(make_packed_trainer_class(), training, plan, model, args, data_collator=collator)
@@ -133,7 +134,7 @@ def packed_steps(training: Training, plan: Plan, trainer, keys):
     trained = [p for p in model.parameters() if p.requires_grad]
     autocast = torch.bfloat16 if plan.dtype == "bfloat16" else None
     return PackedSteps(loss, trained, keys, training.run.config.seed, trainer.layerwise(), autocast,
-                       warn=training.run.warn)
+                       warn=training.run.warn, unrecorded=getattr(model, "unrecorded", None))
 
 # %% ../../nbs/03d_modes.ipynb #2667a439
 def train_packed(training: Training, plan: Plan):

@@ -25,6 +25,7 @@ from importlib import import_module
 from pathlib import Path
 
 from gemma_peft.core import (
+    STAGES,
     GemmaPeftError,
     MemoryMeter,
     Run,
@@ -188,7 +189,8 @@ def training_identity(run: Run, arm: str, rows: list[dict], learning_rate: float
     "What a training depends on: checkpoints are taken up where all of it is the same."
     content = {name: (file or {}).get("hash") for name, file in base_inputs(run).items()}
     hashed = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    return dict(settings=stage_settings(run, arm), learning_rate=learning_rate, base=content, rows=hashed,
+    settings = stage_settings(run, arm if arm in STAGES else "hybrid")
+    return dict(settings=settings, learning_rate=learning_rate, base=content, rows=hashed,
                 dtype=compute_settings(run)["dtype"])
 
 @dataclass(frozen=True)
