@@ -122,6 +122,7 @@ def contradictions(config: Config) -> list[str]:
     if text == "synthetic" and config.model.id != "tiny":
         problems.append("controls.forgetting_text = 'synthetic' is text of the tiny model's world, but "
                         f"model.id = {shown(config.model.id)}; give a file or a hub id")
+    problems += _unmeasured(config)
     if t.num_attention_heads % t.num_key_value_heads:
         problems.append(f"tiny.num_attention_heads = {t.num_attention_heads} must be a multiple of "
                         f"tiny.num_key_value_heads = {t.num_key_value_heads}")
@@ -131,6 +132,16 @@ def contradictions(config: Config) -> list[str]:
         if width % 32: problems.append(f"{name} = {width} must be a multiple of 32, the block that 4-bit "
                                        f"kernels work in; the nearest is {near}")
     return problems
+
+def _unmeasured(config: Config) -> list[str]:
+    "Settings of a training that need measurements on the way, where it makes none."
+    t = config.training
+    if t.validation_steps: return []
+    needs = dict(keep=t.keep in ("best", "mean"), patience=t.patience,
+                 validation_answers=t.validation_answers)
+    return [f"training.{name} = {shown(getattr(t, name))} goes by measurements on the way, but "
+            "training.validation_steps = 0 makes none; add `--set training.validation_steps=50`"
+            for name, asked in needs.items() if asked]
 
 def _source_problems(config: Config, source: str) -> list[str]:
     "What keeps a source from being read."

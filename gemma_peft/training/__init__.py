@@ -54,16 +54,22 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "PackedSteps", "Recomputed", "WORKSPACES", "Watch", "can_compile", "hash32", "keyed_dropouts",
         "no_gpu", "noise_keys", "on_default_stream", "out_of_memory", "own_stream", "ready_to_train",
         "recomputed", "say_once", "small_timing_buffer", "small_workspaces", "step_on_default_stream",
-        "why_unrecorded"
+        "unpacked", "why_unrecorded"
     ],
     "toy_runs": [
         "Killed", "Pretended", "TOY_SETTINGS", "kill_at", "same_weights", "stopped", "toy_base", "toy_run",
         "window_gemma", "window_rows"
     ],
     "trainer": [
-        "COMMON", "NonFiniteLoss", "TRAINERS", "TRAINERS_FROM", "Training", "check_one_process", "fit",
-        "make_finite", "make_trainer", "make_trainer_class", "plan_training", "run_trainer", "to_dataset",
-        "train_by_plan", "train_plainly", "trainer_for", "training_arguments", "training_identity",
-        "without_cudnn_attention"
+        "COMMON", "NonFiniteLoss", "OBSERVERS_FROM", "TRAINERS", "TRAINERS_FROM", "Training",
+        "check_one_process", "fit", "make_finite", "make_trainer", "make_trainer_class", "observer_of",
+        "plan_training", "run_trainer", "to_dataset", "train_by_plan", "train_plainly", "trainer_for",
+        "training_arguments", "training_identity", "without_cudnn_attention"
+    ],
+    "validation": [
+        "ANSWERED_AT_ONCE", "ANSWERED_ELSEWHERE", "ANSWERERS", "ANSWERERS_FROM", "ANSWER_TOKENS", "Best",
+        "CURVES", "KEPT", "MeanOfLast", "MovingAverage", "Observer", "answering_again", "ema_share",
+        "in_words", "keeper", "kept_gib", "measuring", "observe", "on_host", "plot_validation", "put",
+        "scores_of_answers", "spread", "trained_numbers"
     ],
 })
