@@ -223,7 +223,7 @@ class HybridConfig:
     methods: list[str] = setting(
         ["soup", "ensemble"], "the mixes to build and measure",
         choices=("soup", "ensemble", "bits8_soup", "bridge", "lora_then_galore", "galore_then_lora", "route",
-                 "mbr"))
+                 "mbr", "mbr_one"))
     primary: str = setting("bits8_soup", "the mix that is tested against the better arm, named before the "
                                          "test prompts are read; all others are explored",
                            before="bits8_soup")

@@ -175,7 +175,8 @@ def answer_on_the_way(
     "Scores of a model's answers to some validation prompts."
     tokenizer = load_tokenizer(run)
     prompts = [as_prompt(r, tokenizer) for r in rows]
-    answers = generate_answers(model, tokenizer, prompts, most_tokens, min(at_once, run.config.eval.batch_size),
+    at_once = min(at_once, run.config.eval.batch_size)
+    answers = generate_answers(model, tokenizer, prompts, most_tokens, at_once,
                                decoder=run.config.eval.decoder, warn=run.warn)
     texts, references = [a["prediction"] for a in answers], [r["reference"] for r in prompts]
     return dict(bleu4=round(bleu4(texts, references), 6), rouge_l=round(rouge_l(texts, references), 6))

@@ -32,7 +32,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "modes": [
         "PackCollator", "StepRows", "all_packs", "in_frugal_form", "make_packed_trainer",
         "make_packed_trainer_class", "packed_figures", "packed_state", "packed_steps", "prepare_at_start",
-        "train_packed"
+        "train_packed", "unpacked"
+    ],
+    "nested_runs": [
+        "ChildRun", "alone", "child_run", "mirror", "once", "printed_by", "quietly", "trained"
     ],
     "packing": [
         "BlockedCrossEntropy", "EVALUATION_BLOCK", "HEAD_ROWS", "Head", "LinearCrossEntropy", "PACKED",
@@ -54,7 +57,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "PackedSteps", "Recomputed", "WORKSPACES", "Watch", "can_compile", "hash32", "keyed_dropouts",
         "no_gpu", "noise_keys", "on_default_stream", "out_of_memory", "own_stream", "ready_to_train",
         "recomputed", "say_once", "small_timing_buffer", "small_workspaces", "step_on_default_stream",
-        "unpacked", "why_unrecorded"
+        "why_unrecorded"
     ],
     "toy_runs": [
         "Killed", "Pretended", "TOY_SETTINGS", "kill_at", "same_weights", "stopped", "toy_base", "toy_run",
@@ -68,8 +71,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "validation": [
         "ANSWERED_AT_ONCE", "ANSWERED_ELSEWHERE", "ANSWERERS", "ANSWERERS_FROM", "ANSWER_TOKENS", "Best",
-        "CURVES", "KEPT", "MeanOfLast", "MovingAverage", "Observer", "answering_again", "ema_share",
-        "in_words", "keeper", "kept_gib", "measuring", "observe", "on_host", "plot_validation", "put",
-        "scores_of_answers", "spread", "trained_numbers"
+        "CURVES", "KEPT", "MeanOfLast", "MovingAverage", "ON_THE_WAY", "Observer", "ema_share",
+        "few_measurements", "in_words", "keeper", "kept_gib", "measuring", "observe", "on_host",
+        "own_precision", "plot_validation", "put", "scores_of_answers", "spread", "trained_numbers"
     ],
 })

@@ -82,15 +82,7 @@ DEFINITIONS = dict(
     predicted_reserved_gib="what PyTorch's allocator is predicted to take of the GPU; training.mode=auto "
                            "goes by it",
     final_train_loss="mean loss per trained token over the last logging interval, in nats",
-    validation_loss="mean loss per trained token of the validation slice after training, in nats",
-    validation_curve="the same every training.validation_steps, of the weights as they were (loss) and of "
-                     "those that training.keep would have kept (kept_loss)",
-    best_step="optimiser step whose weights had the lowest validation loss, best_validation_loss",
-    last_validation_loss="validation loss after the last step, whatever weights were kept",
-    stopped_early="training.patience ended the training before its last step",
-    validation_seconds="time spent measuring on the way; train_seconds does not count it",
-    kept_weights_gib="GiB that the kept weights take beside the training, most of the time in the "
-                     "computer's memory")
+    validation_loss="mean loss per trained token of the validation slice after training, in nats")
 
 def training_metrics(training, plan, trainer, peaks: dict, others_gib: float | None, done: dict) -> dict:
     "What results/metrics/<arm>_metrics.json holds, all but the validation loss."

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PLAIN_STORAGE', 'MODES', 'MEMORY_FULL', 'WORKSPACES', 'MOST_RECORDINGS', 'Mode', 'hash32', 'noise_keys',
            'KeyedDropout', 'keyed_dropouts', 'HostBuffers', 'Recomputed', 'recomputed', 'no_gpu', 'can_compile',
-           'ready_to_train', 'unpacked', 'out_of_memory', 'why_unrecorded', 'say_once', 'small_timing_buffer',
-           'small_workspaces', 'on_default_stream', 'step_on_default_stream', 'own_stream', 'PackedSteps', 'Watch']
+           'ready_to_train', 'out_of_memory', 'why_unrecorded', 'say_once', 'small_timing_buffer', 'small_workspaces',
+           'on_default_stream', 'step_on_default_stream', 'own_stream', 'PackedSteps', 'Watch']
 
 # %% ../../nbs/03b_steps.ipynb #265e1194
 import math
@@ -178,23 +178,6 @@ def ready_to_train(
             layer.self_attn.sliding_window = window
             layer.__dict__.pop("forward", None)
         del text.before_packs
-
-@contextmanager
-def unpacked(
-    model,      # within `ready_to_train` or outside of it
-):
-    "The model as it was before `ready_to_train`, for a while: it takes padded rows, and decodes."
-    text = decoder(model)
-    if not hasattr(text, "before_packs"): yield; return
-    (attention, windows), layers = text.before_packs, text.layers
-    ready = [(layer.__dict__.pop("forward"), layer.self_attn.sliding_window) for layer in layers]
-    for layer, window in zip(layers, windows): layer.self_attn.sliding_window = window
-    text.set_attn_implementation(attention)
-    try: yield
-    finally:
-        text.set_attn_implementation(PACKED)
-        for layer, (forward, window) in zip(layers, ready):
-            layer.forward, layer.self_attn.sliding_window = forward, window
 
 # %% ../../nbs/03b_steps.ipynb #af16f657
 MEMORY_FULL = re.compile(r"out[ _]of[ _]memory|_ALLOC_FAILED", re.I)    # CUDA's words; cuBLAS' and cuDNN's

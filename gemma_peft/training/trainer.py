@@ -199,7 +199,7 @@ def training_identity(
 ) -> dict:
     "What a training depends on: checkpoints are taken up where all of it is the same."
     content = {name: (file or {}).get("hash") for name, file in base_inputs(run).items()}
-    settings = stage_settings(run, arm if arm in STAGES else "hybrid")      # a mix may train models of its own
+    settings = stage_settings(run, arm if arm in STAGES else "hybrid")     # a mix may train its own models
     identity = dict(settings=settings, learning_rate=learning_rate, base=content, rows=_hashed(rows),
                     dtype=compute_settings(run)["dtype"])
     return identity | (dict(validation=_hashed(validation)) if validation else {})
@@ -269,7 +269,7 @@ def without_cudnn_attention():
     try: yield
     finally: torch.backends.cuda.enable_cudnn_sdp(before)
 
-# %% ../../nbs/03_training.ipynb #1374a0bd
+# %% ../../nbs/03_training.ipynb #0b5e0002
 OBSERVERS_FROM = "gemma_peft.training.validation"     # the module whose `observe` watches a training
 
 def observer_of(trainer, training: Training, plan: Plan):
@@ -278,6 +278,7 @@ def observer_of(trainer, training: Training, plan: Plan):
     if not t.validation_steps and t.keep == "last": return None
     return import_module(OBSERVERS_FROM).observe(trainer, training, plan)
 
+# %% ../../nbs/03_training.ipynb #1374a0bd
 def make_trainer(kind, training: Training, plan: Plan, model, args, **more):
     "A trainer of this class, with what all modes share."
     from transformers import PrinterCallback
@@ -401,5 +402,5 @@ def fit(
     peaks = peaks_of(trainer, meter, highest)
     done = dict(mode=plan.mode.name, mode_reason=plan.mode_reason, **trainer.done)
     done |= check_prediction(plan.predicted(), peaks["peak_memory_gib"])
-    if observer: done |= observer.figures()
-    return trainer.model.eval(), training_metrics(training, plan, trainer, peaks, meter.others_gib, done)
+    metrics = training_metrics(training, plan, trainer, peaks, meter.others_gib, done)
+    return trainer.model.eval(), observer.added(metrics) if observer else metrics
