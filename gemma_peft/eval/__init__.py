@@ -11,9 +11,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "results_file", "score", "score_table", "show_scores"
     ],
     "batches": [
-        "DECODERS", "Failing", "LAUGHS", "STOP_TOKENS", "answer_batch", "batch_noise", "cut_at_stop",
-        "generate_answers", "greedy", "laughing_row", "laughing_tokenizer", "laughing_toy", "left_pad",
-        "make_decoder", "read_parts", "stop_token_ids", "where_it_fits"
+        "DECODERS", "EndOffset", "Failing", "LAUGHS", "STOP_TOKENS", "answer_batch", "as_prompt",
+        "batch_noise", "cut_at_stop", "generate_answers", "greedy", "laughing_row", "laughing_tokenizer",
+        "laughing_toy", "left_pad", "make_decoder", "read_parts", "stop_token_ids", "where_it_fits"
     ],
     "bleu_definitions": [
         "DEFINITIONS", "EVALUATE", "definitions_table", "evaluate_scores", "other_definitions",
@@ -25,13 +25,17 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "swapped", "without_zero"
     ],
     "generalisation": [
-        "CONTROL_NAMES", "SEEN", "TEXT", "answer_seen", "as_letters", "as_prompt", "gap", "general_texts",
+        "CONTROL_NAMES", "SEEN", "TEXT", "answer_seen", "as_letters", "gap", "general_texts",
         "measure_model", "text_rows", "training_sample"
     ],
     "generation": [
         "ATTENTION", "Decoder", "DecodingState", "FixedCache", "GreedyDecoder", "KeptDecoder", "LOOK_EVERY",
         "SLOTS", "attention_of", "greedy_tokens", "prompt_masks", "record", "static_attention",
         "step_masks", "synchronise"
+    ],
+    "length_offset": [
+        "EndMargins", "FITTED", "WIDEST", "answer_length", "best_offset", "fit_offset", "fitted_offset",
+        "margin_batch", "mean_length", "records", "validation_prompts"
     ],
     "metrics": [
         "Answers", "BLEU_COLUMNS", "CHRF_COLUMNS", "COLUMNS", "LENGTH_BANDS", "METRICS", "NEEDS", "RATIOS",

@@ -35,6 +35,7 @@ from ..training import free_memory, load_model, reference_loss
 from .batches import batch_noise, generate_answers, read_parts
 from .bleu_definitions import EVALUATE, evaluate_scores
 from .comparisons import FIGURES
+from .length_offset import FITTED, fitted_offset
 from .metrics import answer_statistics, bleu4_signature, group_figures, rounded
 from .statistics import add_intervals
 
@@ -86,6 +87,9 @@ def parts_folder(
     made_with = [e.max_new_tokens, e.batch_size, e.decoder, m.dtype, m.attn_implementation]
     # a row of the ladder: how the base was quantised, where no training says it
     if name not in ("base", *ARMS) and not is_mix(name): made_with.append(asdict(run.config.qlora))
+    if e.end_offset != "none":          # what an offset is fitted on
+        held_out = fingerprint(run.path, ["data/processed/validation_processed.json"])
+        made_with.append([e.end_offset, [file and file["hash"] for file in held_out.values()]])
     files = {k: (v or {}).get("hash") for k, v in model_files(run, name).items()}
     key = sha256(json.dumps([files, rows, made_with], sort_keys=True).encode()).hexdigest()[:16]
     folder = run.file(f"results/predictions/.parts/{name}-{key}")
@@ -143,7 +147,7 @@ MEANINGS = dict(
                                "resident set without one",
     batch_noise="the same model and prompts in another batch: share of unchanged answers, and what the "
                 "change does to both scores",
-    **EVALUATE)
+    **FITTED, **EVALUATE)
 
 def _losses(model, rows, pad_token_id, parts: Path) -> list:
     """(sum of nll, tokens) of each row; kept like a batch. A model that is more than one network brings its
@@ -173,22 +177,26 @@ def evaluate_model(
 ) -> dict:            # what results/metrics/<contract name>.json holds
     """Answer every test prompt, score the answers, and keep both. Finished batches of a killed evaluation are
     taken over."""
-    tokenizer, e, limit = load_tokenizer(run), run.config.eval, run.config.eval.max_new_tokens
+    e, tokenizer = run.config.eval, load_tokenizer(run)
+    limit = e.max_new_tokens
     rows = run.read_json("data/processed/test_processed.json")
     parts = parts_folder(run, name, rows)
+    told = answer_progress(run, name, step, steps)
     with MemoryMeter() as meter:
-        answers = generate_answers(model, tokenizer, rows, limit, e.batch_size,
-                                   answer_progress(run, name, step, steps), parts, e.decoder, run.warn)
+        fit = fitted_offset(run, name, model, parts)
+        ends = {k: fit[k] for k in ("end_offset",) if k in fit}
+        answers = generate_answers(model, tokenizer, rows, limit, e.batch_size, told, parts, e.decoder,
+                                   run.warn, **ends)
         losses = _losses(model, rows, tokenizer.pad_token_id, parts)
     if name == "base":
-        extra["batch_noise"] = batch_noise(model, tokenizer, rows, answers, limit, decoder=e.decoder)
+        extra["batch_noise"] = batch_noise(model, tokenizer, rows, answers, limit, decoder=e.decoder, **ends)
     predictions = [_prediction(*parts_of_row) for parts_of_row in zip(rows, answers, losses)]
     run.write_jsonl(f"results/predictions/{name}.jsonl", predictions)
     speed = _speed(run, name, read_parts(parts), answers)
     package = evaluate_scores([r["prediction"] for r in predictions], [r["reference"] for r in predictions])
     results = dict(
         model=name, **score(predictions, losses), bleu4_signature=bleu4_signature(), **rounded(package),
-        max_new_tokens=limit, **speed, evaluation_peak_memory_gib=round(meter.peak_gib, 4), **extra,
+        max_new_tokens=limit, **fit, **speed, evaluation_peak_memory_gib=round(meter.peak_gib, 4), **extra,
         definitions=MEANINGS, **provenance())
     run.write_json(results_file(name), results)
     return results
