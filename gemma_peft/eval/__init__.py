@@ -6,7 +6,7 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "answers": [
-        "ARMS", "GROUP_KEYS", "MEANINGS", "MODELS", "RESAMPLES", "answer_progress", "drop_parts",
+        "ARMS", "GROUP_KEYS", "MEANINGS", "MODELS", "RESAMPLES", "SHORT", "answer_progress", "drop_parts",
         "evaluate_model", "evaluate_models", "is_mix", "model_files", "parts_folder", "plot_groups",
         "results_file", "score", "score_table", "show_scores"
     ],
@@ -38,10 +38,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "margin_batch", "mean_length", "records", "validation_prompts"
     ],
     "metrics": [
-        "Answers", "BLEU_COLUMNS", "CHRF_COLUMNS", "COLUMNS", "LENGTH_BANDS", "METRICS", "NEEDS", "RATIOS",
-        "TURN_BANDS", "add_up", "answer_statistics", "bleu4", "bleu4_signature", "distinct", "figures",
-        "group_figures", "groups", "has_foreign_letters", "in_order", "measure", "prompt_units", "rouge_l",
-        "rouge_l_each", "rounded"
+        "Answers", "BLEU_COLUMNS", "CHRF_COLUMNS", "COLUMNS", "FORMULAS", "LENGTH_BANDS", "METRICS",
+        "NEEDS", "PARTS_OF_BLEU", "RATIOS", "TURN_BANDS", "add_up", "answer_statistics", "bleu4",
+        "bleu4_signature", "distinct", "figures", "group_figures", "groups", "has_foreign_letters",
+        "in_order", "measure", "precisions", "prompt_units", "rouge_l", "rouge_l_each", "rounded"
     ],
     "statistics": [
         "FEWEST", "add_intervals", "bootstrap_interval", "computable", "detectable", "intervals",

@@ -126,6 +126,9 @@ def make_decoder(
     if decoder not in DECODERS:
         raise GemmaPeftError(f"decoder {decoder!r} must be one of {', '.join(DECODERS)}: `--set "
                              "eval.decoder=auto`")
+    if hasattr(model, "make_decoder"):           # more than one network: it knows how they decode together
+        state = max_new_tokens, stop_token_ids(tokenizer), tokenizer.pad_token_id
+        return model.make_decoder(*state, decoder, warn, **ends)
     if decoder == "generate" or decoder == "auto" and model.device.type != "cuda": return None
     from transformers import Gemma3ForCausalLM, Gemma3ForConditionalGeneration
 

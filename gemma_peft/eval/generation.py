@@ -252,8 +252,14 @@ class KeptDecoder:
         shape = batch, -(-(length + self.state[0]) // SLOTS) * SLOTS
         if shape != self.shape:
             self.release()
-            self.decoder, self.shape = Decoder(self.model, *shape, *self.state, **self.ends), shape
+            self.decoder, self.shape = self.make(*shape), shape
         return self.decoder
+
+    def make(self, batch: int, slots: int) -> Decoder:
+        "A decoder for batches of a shape."
+        return Decoder(self.model, batch, slots, *self.state, **self.ends)
+
+    def attention(self): return attention_of(self.model)
 
 # %% ../../nbs/06f_generation.ipynb #657f2435
 def synchronise(device):
@@ -295,7 +301,7 @@ class GreedyDecoder(KeptDecoder):
     @torch.no_grad()
     def __call__(self, ids, mask):     # left-padded prompts, and 0 where there is padding: (batch, seq) twice
         "The answers to a batch of prompts, (batch, max_new_tokens): padding after a stop token."
-        with attention_of(self.model):
+        with self.attention():
             decoder = self.prepare(*ids.shape)
             decoder.prefill(ids, mask)
             if self.graph and decoder.graph is None and self.state[0] > 1: self.record(decoder)
