@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "comparisons": [
         "COMPARED", "FIGURES", "LOSS", "NO_INTERVAL", "compare", "decide", "holm", "holm_p", "how_much",
         "no_difference", "p_to_correct", "paired_bootstrap", "plot_differences", "randomisation_test",
-        "swapped", "without_zero"
+        "resampled_models", "swapped", "without_zero"
     ],
     "generalisation": [
         "CONTROL_NAMES", "SEEN", "TEXT", "answer_seen", "as_letters", "gap", "general_texts",
