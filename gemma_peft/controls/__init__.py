@@ -6,9 +6,9 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "child_runs": [
-        "ChildRun", "MEASURES", "SCORE_NAMES", "TRAINERS", "alone", "arm_inputs", "child_run",
-        "drop_models", "evaluate_once", "finish", "finish_arm", "measure_once", "mirror", "once",
-        "overall_of", "printed_by", "quietly", "toy_arms", "trained"
+        "ChildRun", "MEASURES", "SCORE_NAMES", "alone", "arm_inputs", "child_run", "drop_models",
+        "evaluate_once", "finish", "finish_arm", "measure_once", "mirror", "once", "overall_of",
+        "printed_by", "quietly", "toy_arms", "trained"
     ],
     "jobs": [
         "CONTROLS", "DEFINITIONS", "Job", "Measured", "check_controls", "control_jobs", "control_lines",

@@ -34,6 +34,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "make_packed_trainer_class", "packed_figures", "packed_state", "packed_steps", "prepare_at_start",
         "train_packed"
     ],
+    "nested_runs": [
+        "ChildRun", "alone", "child_run", "mirror", "once", "printed_by", "quietly", "trained"
+    ],
     "packing": [
         "BlockedCrossEntropy", "EVALUATION_BLOCK", "HEAD_ROWS", "Head", "LinearCrossEntropy", "PACKED",
         "bare", "block_gradient", "capped", "cumulative_lengths", "even_bucket", "fold", "has_varlen",
