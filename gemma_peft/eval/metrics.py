@@ -123,7 +123,7 @@ def _ngrams(
         for gram in zip(*(words[i:] for i in range(n))):
             ids.append(seen.setdefault(gram, len(seen)))
             rows.append(row)
-    return np.array(ids, int), np.array(rows, int)
+    return np.array(ids, np.int32), np.array(rows, np.int32)
 
 # %% ../../nbs/06a_metrics.ipynb #f66bf0b7
 @dataclass
