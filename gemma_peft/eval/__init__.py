@@ -43,6 +43,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "bleu4_signature", "distinct", "figures", "group_figures", "groups", "has_foreign_letters",
         "in_order", "measure", "precisions", "prompt_units", "rouge_l", "rouge_l_each", "rounded"
     ],
+    "primary": [
+        "IDLE", "PRIMARY", "SCORES_TESTED", "TAKES_PART", "TEST", "better_single", "primary_name",
+        "register_primary", "settings_hash", "standing", "test_prompts_hash"
+    ],
     "statistics": [
         "FEWEST", "add_intervals", "bootstrap_interval", "computable", "detectable", "intervals",
         "invented_answers", "invented_scores", "observed", "over_seeds", "resample_counts", "resampled",

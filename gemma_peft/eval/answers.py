@@ -37,6 +37,7 @@ from .bleu_definitions import EVALUATE, evaluate_scores
 from .comparisons import FIGURES
 from .length_offset import FITTED, fitted_offset
 from .metrics import answer_statistics, bleu4_signature, group_figures, rounded
+from .primary import register_primary
 from .statistics import add_intervals
 
 # %% ../../nbs/06_eval.ipynb #2d1035d6
@@ -223,6 +224,7 @@ MODELS = ("base", *ARMS)
 @stage("eval", result=lambda run: {m: run.read_json(results_file(m)) for m in MODELS})
 def evaluate_models(run: Run) -> dict:
     "Evaluate the base model and both arms; results by model name."
+    register_primary(run)                       # before a test prompt is answered
     results = {}
     for step, name in enumerate(MODELS):
         results[name] = evaluate_model(run, name, load_model(run, name), step, len(MODELS))
