@@ -143,10 +143,11 @@ def four_bit_parts(run: Run, dtype, formats: dict):    # formats: of each kind o
 # %% ../../nbs/03f_loading.ipynb #5d02c7a4
 def chosen_formats(
     run: Run,
-    layout: str | None = None,           # None: the run's, or what its budget buys
+    layout: str | dict | None = None,    # formats by name; None: the run's, or what its budget buys
     embedding_bits: int | None = None,   # None: qlora.embedding_bits, where the layout does not name them
 ) -> dict:                               # embedding and matrices, or kinds of them -> bf16, int8 or nf4
     "How each part of the quantised base is kept. Raises GemmaPeftError for a layout that is none."
+    if isinstance(layout, dict): return layout
     q = run.config.qlora
     if q.budget_gib and layout is None and embedding_bits is None:
         check_budget(run.config, compute_settings(run)["dtype"])
@@ -170,7 +171,7 @@ def load_base(
     quantised: bool = False,             # kept as qlora.layout says, or as qlora.budget_gib buys
     dtype: str | None = None,            # overrides the chosen precision
     embedding_bits: int | None = None,   # overrides the bits of the embedding
-    layout: str | None = None,           # overrides qlora.layout and qlora.budget_gib
+    layout: str | dict | None = None,    # overrides qlora.layout and qlora.budget_gib; formats by name
     corrected: bool = True,              # with the correction that qlora.correction_rank asks for
     device: str | None = None,           # overrides this machine's
 ):
