@@ -26,8 +26,8 @@ import torch
 
 from gemma_peft.cli.bench_cases import (
     CASES,
-    LAYOUT_CASES,
     GENERATION,
+    LAYOUT_CASES,
     bench_model,
     bench_rows,
     decoding_model,

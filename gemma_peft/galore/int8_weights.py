@@ -12,9 +12,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..core import Run, decoder, freeze_all_but_linear
-from .parameter_groups import BUCKETS, Bucket, chunks
 from ..qlora import Int8Linear, QuantisedEmbedding, from_rows_of_int8
 from ..training import hash32, load_base
+from .parameter_groups import BUCKETS, Bucket, chunks
 
 # %% ../../nbs/05l_int8_weights.ipynb #56b77f06
 NOISE = 2**24       # values that the noise of a rounding takes

@@ -27,8 +27,8 @@ from gemma_peft.training import (
 )
 
 from . import kernels
-from .int8_weights import int8_model, whole_model
 from .adamw import GaLoreAdamW
+from .int8_weights import int8_model, whole_model
 
 # %% ../../nbs/05_galore.ipynb #5306c1ee
 def galore_model(run: Run):
