@@ -225,12 +225,16 @@ class HybridConfig:
     methods: list[str] = setting(
         ["soup", "ensemble"], "the mixes to build and measure",
         choices=("soup", "ensemble", "bits8_soup", "bridge", "lora_then_galore", "galore_then_lora", "route",
-                 "mbr"))
+                 "mbr", "mbr_one"))
     primary: str = setting("bits8_soup", "the mix that is tested against the better arm, named before the "
                                          "test prompts are read; all others are explored",
                            before="bits8_soup")
     soup_coefficients: list[float] = setting(
         [0., .25, .5, .75, 1.], "shares of QLoRA's update that the soup tries", low=0, high=1, empty=False)
+    bridge_directions: str = setting(
+        "sketched", "the bridge's directions: the gradient's strongest, sketched at every refresh; random ones "
+                    "at every refresh; or sketched once, at the first",
+        choices=("sketched", "random", "first"), before="sketched")
 
 # %% ../../nbs/00_core.ipynb #1cd6b73c
 LADDER = ladder_names()         # each a file in nbs/ladder

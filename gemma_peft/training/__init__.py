@@ -21,10 +21,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "memory": [
         "BYTES", "COMPONENTS", "FRAGMENTS", "Ledger", "MARK", "NAMES", "RECORDED", "REFRESHED", "SAVED",
-        "SHARE", "STEPPED", "STEPPED_AT_ONCE", "TRL_TILE", "WIDTHS", "WORKSPACE", "adapter_step_bytes",
-        "check_measured", "galore_sizes", "galore_static", "galore_storage", "layer_bytes", "ledger",
-        "logits_bytes", "mode_that_fits", "picture", "plot_ledger", "qlora_static", "quantised", "remedies",
-        "step_bytes", "tokens_at_once", "trained_dtype"
+        "SHARE", "STATIC", "STEPPED", "STEPPED_AT_ONCE", "TRL_TILE", "WIDTHS", "WORKSPACE",
+        "adapter_step_bytes", "check_measured", "galore_sizes", "galore_static", "galore_storage",
+        "layer_bytes", "ledger", "logits_bytes", "mode_that_fits", "picture", "plot_ledger", "qlora_static",
+        "quantised", "remedies", "step_bytes", "tokens_at_once", "trained_dtype"
     ],
     "model_shapes": [
         "SHAPES", "SIGLIP", "Shape", "TEXT", "all_matrices", "matrices", "model_shape", "parameters",
@@ -33,7 +33,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "modes": [
         "PackCollator", "StepRows", "all_packs", "in_frugal_form", "make_packed_trainer",
         "make_packed_trainer_class", "packed_figures", "packed_state", "packed_steps", "prepare_at_start",
-        "train_packed"
+        "train_packed", "unpacked"
+    ],
+    "nested_runs": [
+        "BELOW", "ChildRun", "alone", "child_run", "mirror", "once", "printed_by", "quietly", "trained"
     ],
     "packing": [
         "BlockedCrossEntropy", "EVALUATION_BLOCK", "HEAD_ROWS", "Head", "LinearCrossEntropy", "PACKED",
@@ -62,9 +65,15 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "window_gemma", "window_rows"
     ],
     "trainer": [
-        "COMMON", "NonFiniteLoss", "TRAINERS", "TRAINERS_FROM", "Training", "check_one_process", "fit",
-        "in_adapter_dtype", "make_finite", "make_trainer", "make_trainer_class", "plan_training",
-        "run_trainer", "to_dataset", "train_by_plan", "train_plainly", "trainer_for", "training_arguments",
-        "training_identity", "without_cudnn_attention"
+        "COMMON", "NonFiniteLoss", "OBSERVERS_FROM", "TRAINERS", "TRAINERS_FROM", "Training",
+        "check_one_process", "fit", "in_adapter_dtype", "make_finite", "make_trainer", "make_trainer_class",
+        "observer_of", "plan_training", "run_trainer", "to_dataset", "train_by_plan", "train_plainly",
+        "trainer_for", "training_arguments", "training_identity", "without_cudnn_attention"
+    ],
+    "validation": [
+        "ANSWERED_AT_ONCE", "ANSWERED_ELSEWHERE", "ANSWERERS", "ANSWERERS_FROM", "ANSWER_TOKENS", "Best",
+        "CURVES", "KEPT", "MeanOfLast", "MovingAverage", "ON_THE_WAY", "Observer", "ema_share",
+        "few_measurements", "in_words", "keeper", "kept_gib", "measuring", "observe", "on_host",
+        "own_precision", "plot_validation", "put", "scores_of_answers", "spread", "trained_numbers"
     ],
 })

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['BYTES', 'WIDTHS', 'SAVED', 'TRL_TILE', 'RECORDED', 'FRAGMENTS', 'WORKSPACE', 'REFRESHED', 'STEPPED',
-           'STEPPED_AT_ONCE', 'COMPONENTS', 'NAMES', 'MARK', 'SHARE', 'quantised', 'qlora_static', 'galore_sizes',
-           'trained_dtype', 'galore_storage', 'galore_static', 'layer_bytes', 'logits_bytes', 'tokens_at_once',
-           'Ledger', 'step_bytes', 'adapter_step_bytes', 'ledger', 'check_measured', 'plot_ledger', 'picture',
-           'remedies', 'mode_that_fits']
+           'STEPPED_AT_ONCE', 'STATIC', 'COMPONENTS', 'NAMES', 'MARK', 'SHARE', 'quantised', 'qlora_static',
+           'galore_sizes', 'trained_dtype', 'galore_storage', 'galore_static', 'layer_bytes', 'logits_bytes',
+           'tokens_at_once', 'Ledger', 'step_bytes', 'adapter_step_bytes', 'ledger', 'check_measured', 'plot_ledger',
+           'picture', 'remedies', 'mode_that_fits']
 
 # %% ../../nbs/03c_memory.ipynb #4fac585e
 import math
@@ -251,9 +251,11 @@ def _activations(s, config, method, mode, dtype, compiled) -> tuple[float, float
     logits = logits_bytes(s, mode, dtype, tokens, compiled) + _head_bytes(s, config, method, mode, dtype)
     return saved, 0 if checkpoint == "none" else layer, logits
 
+STATIC = dict(qlora=qlora_static, galore=galore_static)      # what a method keeps from step to step
+
 def ledger(
     config: Config,
-    method: str,                    # qlora or galore
+    method: str,                    # a key of STATIC
     mode,                           # plain, fast or frugal; or a steps.Mode
     dtype: str,                     # computed in: float32 or bfloat16
     compiled: bool | None = None,   # layers are; None: training.compile is not off
@@ -263,9 +265,9 @@ def ledger(
     mode, t = MODES[mode] if isinstance(mode, str) else mode, config.training
     s = model_shape(config.model.id, config.tiny, config.model.revision)
     compiled = mode.name != "plain" and (t.compile != "off" if compiled is None else compiled)
-    static = (qlora_static if method == "qlora" else galore_static)(s, config, mode, dtype)
-    galore = method == "galore"
-    step, matrix = step_bytes(s, config, mode, dtype) if galore else (adapter_step_bytes(s, config, mode), 0)
+    static, step, matrix = STATIC[method](s, config, mode, dtype), 0, 0
+    if method == "galore": step, matrix = step_bytes(s, config, mode, dtype)
+    if method == "qlora": step = adapter_step_bytes(s, config, mode)
     largest = max(map(math.prod, matrices(s).values()))
     matrix += BYTES[dtype] * largest           # its gradient, or weights out of 4 bits
     saved, again, logits = _activations(s, config, method, mode, dtype, compiled)
