@@ -146,7 +146,8 @@ def train_weights(
         more_metrics["kernels_reason"] = kernels_missing(run, model) or None
         return galore_optimizer(run, model, *options)
     model, metrics = fit(run, "galore", rows, lambda: galore_model(run), run.config.galore.learning_rate,
-                         make_optimizer=optimizer, callbacks=[_state_meter(more_metrics)])
+                         make_optimizer=optimizer, callbacks=[_state_meter(more_metrics)],
+                         validation=validation)
     tokenizer = load_tokenizer(run)
     metrics |= more_metrics
     metrics["validation_loss"] = validation_loss(as_saved(run, model), validation, tokenizer.pad_token_id)
