@@ -12,8 +12,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "loading": [
         "OPTIMISERS", "OPTIMISERS_FROM", "QUANTISERS", "QUANTISERS_FROM", "choose_attention", "choose_gpu",
         "choose_precision", "chosen_formats", "compute_settings", "four_bit_parts", "four_bits",
-        "free_memory", "gpu_capability", "gpu_gib", "load_base", "load_model", "model_folders", "optimiser",
-        "quantiser"
+        "free_memory", "gpu_capability", "gpu_gib", "in_adapter_dtype", "load_base", "load_model",
+        "model_folders", "optimiser", "quantiser"
     ],
     "losses": [
         "head_logits", "hidden_and_targets", "length_batches", "mean_loss", "reference_loss",
@@ -66,9 +66,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "trainer": [
         "COMMON", "NonFiniteLoss", "OBSERVERS_FROM", "TRAINERS", "TRAINERS_FROM", "Training",
-        "check_one_process", "fit", "in_adapter_dtype", "make_finite", "make_trainer", "make_trainer_class",
-        "observer_of", "plan_training", "run_trainer", "to_dataset", "train_by_plan", "train_plainly",
-        "trainer_for", "training_arguments", "training_identity", "without_cudnn_attention"
+        "check_one_process", "fit", "make_finite", "make_trainer", "make_trainer_class", "observer_of",
+        "plan_training", "run_trainer", "to_dataset", "train_by_plan", "train_plainly", "trainer_for",
+        "training_arguments", "training_identity", "without_cudnn_attention"
     ],
     "validation": [
         "ANSWERED_AT_ONCE", "ANSWERED_ELSEWHERE", "ANSWERERS", "ANSWERERS_FROM", "ANSWER_TOKENS", "Best",

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUANTISERS', 'QUANTISERS_FROM', 'OPTIMISERS', 'OPTIMISERS_FROM', 'choose_precision', 'choose_attention', 'choose_gpu',
-           'gpu_capability', 'gpu_gib', 'compute_settings', 'quantiser', 'optimiser', 'four_bits', 'four_bit_parts',
-           'chosen_formats', 'load_base', 'model_folders', 'load_model', 'free_memory']
+           'gpu_capability', 'gpu_gib', 'compute_settings', 'quantiser', 'optimiser', 'in_adapter_dtype', 'four_bits',
+           'four_bit_parts', 'chosen_formats', 'load_base', 'model_folders', 'load_model', 'free_memory']
 
 # %% ../../nbs/03f_loading.ipynb #7e1f79c5
 import gc
@@ -110,6 +110,16 @@ def optimiser(
     "What makes an optimiser that a later chapter has."
     if name not in OPTIMISERS: import_module(OPTIMISERS_FROM[name])
     return OPTIMISERS[name]
+
+# %% ../../nbs/03f_loading.ipynb #0750297c
+def in_adapter_dtype(
+    model,
+    dtype: str,      # float32 or bfloat16
+):
+    "Bring what trains into a precision."
+    import torch
+    for p in model.parameters():
+        if p.requires_grad: p.data = p.data.to(getattr(torch, dtype))
 
 # %% ../../nbs/03f_loading.ipynb #231a95ed
 def four_bits(
