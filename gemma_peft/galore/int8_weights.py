@@ -12,9 +12,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..core import Run, decoder, freeze_all_but_linear
-from .parameter_groups import BUCKETS, Bucket, chunks
 from ..qlora import Int8Linear, QuantisedEmbedding, from_rows_of_int8
 from ..training import hash32, load_base
+from .parameter_groups import BUCKETS, Bucket, chunks
 
 # %% ../../nbs/05l_int8_weights.ipynb #56b77f06
 NOISE = 2**24       # values that the noise of a rounding takes
@@ -54,8 +54,7 @@ class TrainedProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         x, codes, scale = ctx.saved_tensors
-        back = g @ from_rows_of_int8(codes, scale) if ctx.needs_input_grad[0] else None
-        return back, g.flatten(0, -2).mT @ x.flatten(0, -2), None, None
+        return g @ from_rows_of_int8(codes, scale), g.flatten(0, -2).mT @ x.flatten(0, -2), None, None
 
 class TrainedInt8(nn.Linear):
     "A linear layer that trains in int8. `weight` has the shape and the gradient, but a single stored number."
