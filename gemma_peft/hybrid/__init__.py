@@ -10,11 +10,25 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "fold_pair", "new_basis", "pair_norm", "single_side", "sketch_columns", "strongest_directions",
         "turned_moments"
     ],
+    "mbr": [
+        "Drawing", "DrawingDecoder", "DrawingState", "EPSILON", "MinimumRisk", "MinimumRiskDecoder",
+        "SAMPLES", "TEMPERATURE", "agreement", "build_mbr", "build_mbr_one", "load_mbr", "load_mbr_one",
+        "perturbed", "prompt_keys"
+    ],
     "mixes": [
         "AverageProbabilities", "DEFINITIONS", "Ensemble", "MIXES", "Mix", "all_mixes", "build_ensemble",
         "build_soup", "compare_updates", "compare_with_controls", "cost_of_arms", "ensemble_loss", "fill",
         "ingredients", "load_ensemble", "make_hybrids", "mix", "plot_coefficient", "read_hybrids",
         "search_coefficient"
+    ],
+    "routing": [
+        "FEATURES", "Route", "RoutedDecoder", "Router", "build_route", "expected", "fit_router",
+        "load_route", "logistic_weights", "oracle_on_test", "prompt_features", "sentence_scores",
+        "validation_answers"
+    ],
+    "sequential": [
+        "ORDERS", "SHARE", "build_sequence", "cost_of", "losses_of_arms", "merged", "part_of", "result_of",
+        "with_update"
     ],
     "trained_bridge": [
         "Bridge", "FIRST_LOOKS", "FOLDER", "PARTS", "as_adapter", "bridge_base", "bridge_layers",

@@ -267,13 +267,14 @@ def train_bridge(
     run: Run,
     rows: list[dict],         # training rows
     validation: list[dict],   # validation rows
+    start: dict | None = None,    # name -> (U, V) that U V begins as; None: what the settings ask for
     callbacks=(),             # transformers.TrainerCallback
 ) -> dict:                    # metrics
     "Train a bridge on `rows` and save it as an adapter in models/hybrid/bridge/final."
     check_bridge(run)
     # U, V and P are no parameters: averages over steps would mix subspaces
     run_last = with_settings(run, training__keep="last", training__patience=0)
-    start, figures = bridge_start(run, rows), {}
+    figures, start = {}, bridge_start(run, rows) if start is None else start
     def make():
         model = bridge_base(run)
         model.bridged = True                  # the fast mode expands it

@@ -163,6 +163,7 @@ def ready_to_train(
     before, layers = text.config._attn_implementation, text.layers
     windows = [layer.self_attn.sliding_window for layer in layers]
     register()
+    text.before_packs = before, windows
     try:
         text.set_attn_implementation(PACKED)
         for k, (layer, window) in enumerate(zip(layers, windows)):
@@ -176,6 +177,7 @@ def ready_to_train(
         for layer, window in zip(layers, windows):
             layer.self_attn.sliding_window = window
             layer.__dict__.pop("forward", None)
+        del text.before_packs
 
 # %% ../../nbs/03b_steps.ipynb #af16f657
 MEMORY_FULL = re.compile(r"out[ _]of[ _]memory|_ALLOC_FAILED", re.I)    # CUDA's words; cuBLAS' and cuDNN's
@@ -280,7 +282,7 @@ class PackedSteps:
         self.loss, self.parameters, self.keys, self.seed = loss, list(parameters), keys, seed
         self.optimizer, self.autocast, self.warn, self.unrecorded = optimizer, autocast, warn, unrecorded
         self.device, layerwise = self.parameters[0].device, getattr(optimizer, "layerwise", "projected")
-        self.record = record and self.device.type == "cuda" and layerwise == "projected"
+        self.record = record and self.device.type == "cuda" and layerwise in ("projected", "host")
         fixed = self.record and optimizer is None
         self.buffers = [torch.zeros_like(p) for p in self.parameters] if fixed else None
         self.seen, self.recordings, self.pool, self.recording_seconds = set(), {}, None, 0.
