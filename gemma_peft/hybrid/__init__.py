@@ -32,7 +32,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "trained_bridge": [
         "Bridge", "FIRST_LOOKS", "FOLDER", "PARTS", "as_adapter", "bridge_base", "bridge_layers",
-        "bridge_start", "bridge_static", "build_bridge", "check_bridge", "kept_rank", "load_bridge",
-        "make_bridge", "parts_of", "save_parts", "train_bridge", "watch_bridge", "with_settings"
+        "bridge_start", "bridge_static", "build_bridge", "check_bridge", "compress_bridge", "input_moments",
+        "kept_rank", "load_bridge", "make_bridge", "parts_of", "save_parts", "train_bridge", "watch_bridge",
+        "with_adapter", "with_settings"
     ],
 })

@@ -162,6 +162,7 @@ class Fold:
     up: torch.Tensor      # orthonormal columns, (out, rank)
     down: torch.Tensor    # (rank, in)
     lost: float           # share of the norm of (up down) C that is lost
+    size: float           # that norm
 
 def fold_pair(
     up,               # (out, n)
@@ -177,8 +178,9 @@ def fold_pair(
     metric = gram if moments is None else moments.double() + DAMPING * energy.double() / down.shape[1] * gram
     values, vectors = torch.linalg.eigh(t @ metric @ t.T)               # ascending
     strongest = vectors[:, max(0, len(values) - rank):]
-    dropped = values[:max(0, len(values) - rank)].clamp(min=0).sum() / values.clamp(min=0).sum().clamp_min(1e-300)
-    return Fold(q @ strongest, strongest.T @ t @ down, float(dropped.sqrt()))
+    values = values.clamp(min=0)
+    size, lost = values.sum().sqrt(), values[:max(0, len(values) - rank)].sum().sqrt()
+    return Fold(q @ strongest, strongest.T @ t @ down, float(lost / size.clamp_min(1e-150)), float(size))
 
 # %% ../../nbs/07d_bridge.ipynb #1f4de445
 def turned_moments(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FIRST_LOOKS', 'PARTS', 'FOLDER', 'kept_rank', 'check_bridge', 'bridge_layers', 'Bridge', 'parts_of', 'save_parts',
-           'make_bridge', 'watch_bridge', 'as_adapter', 'with_settings', 'bridge_base', 'load_bridge', 'train_bridge',
-           'bridge_start', 'build_bridge', 'bridge_static']
+           'make_bridge', 'watch_bridge', 'as_adapter', 'with_adapter', 'with_settings', 'bridge_base', 'load_bridge',
+           'train_bridge', 'bridge_start', 'build_bridge', 'input_moments', 'compress_bridge', 'bridge_static']
 
 # %% ../../nbs/07h_trained_bridge.ipynb #a3a7c5bf
 import copy
@@ -38,7 +38,7 @@ from gemma_peft.hybrid.bridge import (
     turned_moments,
 )
 from .mixes import DEFINITIONS, MIXES, Mix
-from ..qlora import lora_config, save_adapter
+from ..qlora import calibration_rows, lora_config, mending_pairs, save_adapter
 from gemma_peft.training import (
     BYTES,
     SAVED,
@@ -224,12 +224,20 @@ def as_adapter(
     model,         # bridged; changed in place
 ):                 # a peft.PeftModel on the same base
     "The bridges' pairs as one LoRA adapter, of scale 1."
-    from peft import get_peft_model
     layers = model.bridge.layers
     pairs = {n: layer.factors() for n, layer in layers.items()}
     for n, layer in layers.items(): model.set_submodule(n, layer.base_layer)
     model.is_loaded_in_4bit = model.was_4bit
     for name in ("bridge", "was_4bit", "unrecorded", "save_pretrained", "_hf_peft_config_loaded"): delattr(model, name)
+    return with_adapter(run, model, pairs)
+
+def with_adapter(
+    run: Run,
+    model,          # a base
+    pairs: dict,    # name of a linear layer -> (up, down)
+):                  # a peft.PeftModel
+    "A base with pairs of factors as one LoRA adapter; pairs of lower rank get zeros beside them."
+    from peft import get_peft_model
     config = lora_config(run)
     config.r = config.lora_alpha = max(up.shape[1] for up, _ in pairs.values())
     config.lora_dropout = 0.
@@ -255,7 +263,7 @@ def with_settings(run: Run, **values) -> Run:     # double underscores stand for
 
 def bridge_base(run: Run):
     "The quantised base, without what `qlora.correction_rank` would put beside it."
-    return load_base(with_settings(run, qlora__correction_rank=0), quantised=True)
+    return load_base(run, quantised=True, corrected=False)
 
 def load_bridge(run: Run):
     "The trained bridge: its adapter on the quantised base."
@@ -294,7 +302,6 @@ def train_bridge(
 def bridge_start(run: Run, rows: list[dict]) -> dict:
     "What U V begins as: the calibrated correction of the base where qlora.correction_rank asks for one."
     if not run.config.qlora.correction_rank: return {}
-    from gemma_peft.qlora import mending_pairs
     return mending_pairs(run, bridge_base(run), rows, run.config.qlora.correction_rank)[0]
 
 def build_bridge(run: Run) -> dict:     # metrics
@@ -310,6 +317,53 @@ def build_bridge(run: Run) -> dict:     # metrics
                           build_seconds=round(time.perf_counter() - started, 2))
 
 MIXES["bridge"] = Mix("Bridge", build_bridge, needs=(), load=load_bridge, colour="#44AA99")
+
+# %% ../../nbs/07h_trained_bridge.ipynb #537224ff
+@torch.no_grad()
+def input_moments(
+    model,                # a peft.PeftModel
+    rows: list[dict],     # input_ids
+) -> dict:                # name of an adapted layer -> second moments of x A^T, and the sum of x's squares
+    "What the adapters' down-projections see of the inputs."
+    seen, hooks = {}, []
+    def look(name, weight):
+        def hook(module, inputs):
+            x = inputs[0].flatten(0, -2).float()
+            low = x @ weight.float().T
+            moments, energy = seen.get(name, (0., 0.))
+            seen[name] = moments + low.T @ low, energy + x.square().sum()
+        return hook
+    for n in linear_layers(model):
+        layer = model.get_base_model().get_submodule(n)
+        hooks.append(layer.register_forward_pre_hook(look(n, layer.lora_A["default"].weight)))
+    try:
+        for row in rows: decoder(model)(input_ids=torch.tensor([row["input_ids"]], device=model.device))
+    finally:
+        for hook in hooks: hook.remove()
+    return seen
+
+@torch.no_grad()
+def compress_bridge(
+    run: Run,
+    rank: int = 64,                          # of the adapter; a narrower matrix is stored whole
+    name: str = "models/hybrid/bridge/lora",    # a folder of the run
+) -> dict:       # lost: share of the update's norm in the inputs' metric, of all and of each matrix
+    "Write the bridge's adapter with a smaller rank. Raises GemmaPeftError for a rank it does not have."
+    model, rows = load_bridge(run), run.read_json("data/processed/train_processed.json")
+    full = model.peft_config["default"].r
+    if not 1 <= rank <= full: raise GemmaPeftError(
+        f"rank = {rank} must be from 1 to {full}, the rank of the bridge's adapter; {full} loses nothing")
+    seen, pairs, lost = input_moments(model, calibration_rows(rows, run.config.qlora.calibration_rows)), {}, {}
+    for n, (moments, energy) in seen.items():
+        layer = model.get_base_model().get_submodule(n)
+        fold = fold_pair(layer.lora_B["default"].weight, layer.lora_A["default"].weight, rank, moments, energy)
+        pairs[n], lost[n] = (fold.up.float(), fold.down.float()), (fold.lost, fold.size)
+    whole = sum(size ** 2 for _, size in lost.values())
+    mean = math.sqrt(sum((share * size) ** 2 for share, size in lost.values()) / max(whole, 1e-300))
+    report = dict(rank=rank, lost=round(mean, 6), by_matrix={n: round(share, 6) for n, (share, _) in lost.items()})
+    smaller = with_adapter(run, model.unload(), pairs)
+    save_adapter(run, smaller, load_tokenizer(run), name, "bridge", report, {"bridge.json": report})
+    return report
 
 # %% ../../nbs/07h_trained_bridge.ipynb #03ea49fd
 def bridge_static(s, config, mode, dtype: str) -> dict:    # component -> bytes
