@@ -7,7 +7,8 @@ from lazy_loader import attach
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "bridge": [
         "BridgeLinear", "DAMPING", "DIRECTIONS", "EXTRA", "Fold", "Looked", "ROUNDING", "Sketch",
-        "fold_pair", "new_basis", "pair_norm", "sketch_columns", "strongest_directions", "turned_moments"
+        "fold_pair", "new_basis", "pair_norm", "single_side", "sketch_columns", "strongest_directions",
+        "turned_moments"
     ],
     "mbr": [
         "Drawing", "DrawingDecoder", "DrawingState", "EPSILON", "MinimumRisk", "MinimumRiskDecoder",
@@ -30,8 +31,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "with_update"
     ],
     "trained_bridge": [
-        "Bridge", "FOLDER", "PARTS", "as_adapter", "bridge_base", "bridge_layers", "bridge_start",
-        "bridge_static", "build_bridge", "check_bridge", "kept_rank", "load_bridge", "make_bridge",
-        "parts_of", "save_parts", "train_bridge", "watch_bridge", "with_settings"
+        "Bridge", "FIRST_LOOKS", "FOLDER", "PARTS", "as_adapter", "bridge_base", "bridge_layers",
+        "bridge_start", "bridge_static", "build_bridge", "check_bridge", "compress_bridge", "input_moments",
+        "kept_rank", "load_bridge", "make_bridge", "parts_of", "save_parts", "train_bridge", "watch_bridge",
+        "with_adapter", "with_settings"
     ],
 })
