@@ -5,6 +5,12 @@
 from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
+    "averages": [
+        "Adapters", "Effective", "FULL_BASE", "KINDS", "Member", "WholeModels", "best_of", "combine",
+        "cosines", "disagreement", "effective", "factors", "find_member", "find_members", "greedy_soup",
+        "how_to_make", "inner_products", "load_average", "load_member", "matrix_shapes", "member_folders",
+        "misfit", "mixed_gain", "plain_weights", "search_weights", "toy_members"
+    ],
     "mixes": [
         "AverageProbabilities", "DEFINITIONS", "Ensemble", "MIXES", "Mix", "all_mixes", "build_ensemble",
         "build_soup", "compare_updates", "compare_with_controls", "cost_of_arms", "ensemble_loss", "fill",

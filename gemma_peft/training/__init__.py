@@ -35,7 +35,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "train_packed"
     ],
     "nested_runs": [
-        "ChildRun", "alone", "child_run", "mirror", "once", "printed_by", "quietly", "trained"
+        "BELOW", "ChildRun", "alone", "child_run", "mirror", "once", "printed_by", "quietly", "trained"
     ],
     "packing": [
         "BlockedCrossEntropy", "EVALUATION_BLOCK", "HEAD_ROWS", "Head", "LinearCrossEntropy", "PACKED",
