@@ -27,16 +27,18 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "share_of", "sound", "sweep", "sweep_advice", "tried_before", "try_rate"
     ],
     "paired_tests": [
-        "A_TEST", "compare_left_out", "compare_models", "compare_without", "decided_again", "families",
-        "family_of", "one_arm", "resamples_for", "tested"
+        "A_TEST", "common_seeds", "compare_left_out", "compare_models", "compare_without", "decided_again",
+        "families", "family_of", "of_seeds", "one_arm", "resamples_for", "tested"
     ],
     "row_files": [
-        "ALIASES", "KEYS", "MAKERS", "MAY_SET", "ROWS", "Row", "SHIPPED", "asked_rows", "ladder_folder",
-        "makes", "name_of", "own_row", "read_row", "row_and_arm", "row_folder", "row_name", "wrong_settings"
+        "ALIASES", "KEYS", "MAKERS", "MAY_SET", "RATES", "ROWS", "Row", "SHIPPED", "UNTRAINED_ROWS",
+        "asked_rows", "ladder_folder", "makes", "name_of", "own_row", "read_row", "row_and_arm",
+        "row_and_seed", "row_folder", "row_name", "row_rates", "seeded_and_rated", "seeded_rows",
+        "with_row_seed", "wrong_settings"
     ],
     "saved_predictions": [
-        "NEAR", "NOT_TRAINED_ON", "answer_files", "near_note", "overlapping", "read_models",
-        "saved_answers", "statistics_of", "test_prompts", "toy_answered", "toy_answers"
+        "AT_ONCE", "NEAR", "NOT_TRAINED_ON", "answer_files", "at_once", "near_note", "overlapping",
+        "read_models", "saved_answers", "statistics_of", "test_prompts", "toy_answered", "toy_answers"
     ],
     "score": [
         "COMPARISONS", "OF_A_ROW", "PARTS", "SCORES", "check_stored", "gap_intervals", "make_scores",

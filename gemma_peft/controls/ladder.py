@@ -60,7 +60,17 @@ from gemma_peft.training import (
 from ..eval import ARMS, results_file, where_it_fits
 from ..galore import GaLoreAdamW, galore_model, save_model
 from ..qlora import lora_config, lora_update, save_adapter
-from .row_files import MAKERS, ROWS, asked_rows, makes, name_of, row_folder, row_name
+from gemma_peft.controls.row_files import (
+    MAKERS,
+    ROWS,
+    asked_rows,
+    makes,
+    name_of,
+    row_and_seed,
+    row_folder,
+    row_name,
+    with_row_seed,
+)
 
 # %% ../../nbs/08a_ladder.ipynb #2d7ca4f4
 @makes("base_nf4")
@@ -216,14 +226,15 @@ def note_file(run: Run, name: str) -> str:
 
 def make_row(
     run: Run,
-    name: str,     # a row with a file
+    name: str,     # a row with a file; also with a seed, such as lora@2
 ) -> str:          # a note; "" when there is nothing to say
     "Make a row of the ladder, below ladder/. What is finished is only read."
-    name, names = row_name(name), [n for n in ROWS if n not in ("base", *ARMS)]
-    if name not in names:
-        raise GemmaPeftError(f"ladder row {name!r} must be one of {', '.join(names)}.{nearest(name, names)}")
-    note = MAKERS.get(name, partial(make_by_settings, name=name))(run) or ""
-    run.write_json(note_file(run, name), dict(note=note))        # also where there was nothing to make
+    (row, seed), names = row_and_seed(name), [n for n in ROWS if n not in ("base", *ARMS)]
+    if row not in names:
+        raise GemmaPeftError(f"ladder row {row!r} must be one of {', '.join(names)}.{nearest(row, names)}")
+    if seed is not None: run = with_row_seed(run, seed)
+    note = MAKERS.get(row, partial(make_by_settings, name=row))(run) or ""
+    run.write_json(note_file(run, row), dict(note=note))         # also where there was nothing to make
     return note
 
 # %% ../../nbs/08a_ladder.ipynb #536ee354

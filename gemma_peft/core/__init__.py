@@ -50,8 +50,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "profiles": [
         "PARAMETERS", "PROFILES", "anchored", "changed_settings", "contradictions", "earlier_overrides",
         "executed_cells", "flat", "layered", "local_paths", "missing_inputs", "must_be_values", "nested",
-        "part_of", "profile_values", "read_record", "recorded_profile", "recorded_values", "resolve",
-        "unknown_parameters", "with_way_back"
+        "part_of", "primary_problems", "profile_values", "read_record", "recorded_profile",
+        "recorded_values", "resolve", "unknown_parameters", "with_way_back"
     ],
     "run": [
         "Run", "patch_to"
