@@ -10,6 +10,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "QuantisedHead", "QuantisedRows", "embedding_losses", "layout_of", "likeliest_tokens",
         "measure_embedding", "quantise_embedding"
     ],
+    "int8": [
+        "Int8Linear", "Int8Product", "expand_linears", "format_of", "from_rows_of_int8", "quantise_linears",
+        "to_rows_of_int8", "whole_weight"
+    ],
     "lora": [
         "MATRICES", "SHOWN", "arm_figures", "lora_config", "lora_update", "plot_by_layer", "plot_losses",
         "plot_memory", "save_adapter", "train_adapter", "train_qlora"

@@ -4,21 +4,28 @@
 
 # %% auto #0
 __all__ = ['QUANTISERS', 'QUANTISERS_FROM', 'choose_precision', 'choose_attention', 'choose_gpu', 'gpu_capability', 'gpu_gib',
-           'compute_settings', 'quantiser', 'load_base', 'model_folders', 'load_model', 'free_memory']
+           'compute_settings', 'quantiser', 'four_bits', 'four_bit_parts', 'chosen_formats', 'load_base',
+           'model_folders', 'load_model', 'free_memory']
 
 # %% ../../nbs/03f_loading.ipynb #7e1f79c5
 import gc
 from importlib import import_module
 
 from gemma_peft.core import (
+    BITS,
+    FORMATS,
     GemmaPeftError,
     Run,
+    formats_of,
+    listed,
     load_adapter,
     load_checked,
     load_from_model,
     nearest,
     quiet,
+    read_layout,
     settings,
+    text_config,
 )
 
 # %% ../../nbs/03f_loading.ipynb #9575b2fb
@@ -79,45 +86,95 @@ def compute_settings(run: Run) -> dict:
                 dtype_reason=why_dtype, attention=attention, attention_reason=why_attention)
 
 # %% ../../nbs/03f_loading.ipynb #f4b524be
-QUANTISERS = {}     # part of the model, such as embedding -> (model, bits) -> the model with it in fewer bits
-QUANTISERS_FROM = "gemma_peft.qlora.bits"     # the module that enters them
+QUANTISERS = {}     # part of the model, such as embedding -> what keeps it in fewer bits
+QUANTISERS_FROM = dict(embedding="gemma_peft.qlora.bits", linears="gemma_peft.qlora.int8",     # where they are
+                       allocation="gemma_peft.qlora.allocation",
+                       correction="gemma_peft.qlora.calibrated_start")
 
 def quantiser(
-    part: str,   # a key of QUANTISERS
+    part: str,   # embedding, linears, allocation, correction, or another key of QUANTISERS
 ):
     "What keeps this part of a model in fewer bits. Raises GemmaPeftError where nothing does."
-    if part not in QUANTISERS: import_module(QUANTISERS_FROM)
+    if part not in QUANTISERS and part in QUANTISERS_FROM: import_module(QUANTISERS_FROM[part])
     if part in QUANTISERS: return QUANTISERS[part]
-    raise GemmaPeftError(f"nothing quantises the {part!r}; known are {', '.join(QUANTISERS) or 'none'}")
+    known = listed(sorted({*QUANTISERS, *QUANTISERS_FROM}))
+    raise GemmaPeftError(f"nothing quantises the {part!r}; known are {known}")
 
 # %% ../../nbs/03f_loading.ipynb #231a95ed
-def _four_bits(run: Run, dtype):
-    "How bitsandbytes keeps the linear layers of QLoRA's base."
+def four_bits(
+    run: Run,
+    dtype,                # of torch, computed in
+    whole: tuple = (),    # names of modules that stay as they are, as patterns; empty: the head alone
+):
+    "How bitsandbytes keeps linear layers in 4 bits."
     from transformers import BitsAndBytesConfig
-    q = run.config.qlora
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=q.quant_type,
+    q, skip = run.config.qlora, dict(llm_int8_skip_modules=[*whole, "lm_head"]) if whole else {}
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=q.quant_type, **skip,
                               bnb_4bit_use_double_quant=q.double_quant, bnb_4bit_compute_dtype=dtype)
 
+def _below_decoder(name: str) -> str:
+    "A pattern for a matrix of the text decoder, multimodal or not; a kind stands for all of its layers."
+    path = name if "." in name else rf"layers\..*\.{name}"
+    return rf"(?:model\.language_model|model)\.{path}"
+
+def four_bit_parts(run: Run, dtype, formats: dict):    # formats: of each kind of matrix, or of each matrix
+    "What is in 4 bits while the weights are read: linear layers in nf4, and a vision tower; None for nothing."
+    from transformers import AutoConfig
+    linears = {name: f for name, f in formats.items() if name != "embedding"}
+    whole = tuple(_below_decoder(name) for name, f in linears.items() if f != "nf4")
+    if len(whole) == len(linears):
+        config = load_from_model(run, AutoConfig)
+        if text_config(config) is config: return None
+    return four_bits(run, dtype, whole)
+
+# %% ../../nbs/03f_loading.ipynb #5d02c7a4
+def chosen_formats(
+    run: Run,
+    layout: str | None = None,           # None: the run's, or what its budget buys
+    embedding_bits: int | None = None,   # None: qlora.embedding_bits, where the layout does not name them
+) -> dict:                               # embedding and matrices, or kinds of them -> bf16, int8 or nf4
+    "How each part of the quantised base is kept. Raises GemmaPeftError for a layout that is none."
+    q = run.config.qlora
+    if q.budget_gib and layout is None and embedding_bits is None: return quantiser("allocation")(run)
+    wrong = read_layout(layout or "nf4")[1]
+    if wrong: raise GemmaPeftError(f"layout {layout!r}: {'; '.join(wrong)}")
+    bits = q.embedding_bits if embedding_bits is None else embedding_bits
+    formats = formats_of(q.layout if layout is None else layout, bits)
+    return formats if embedding_bits is None else formats | dict(embedding=BITS[str(embedding_bits)])
+
+def _fewer_bits(run: Run, model, formats: dict):
+    "The loaded model, its linear layers and its embedding in their formats."
+    if "int8" in [f for name, f in formats.items() if name != "embedding"]:
+        model = quantiser("linears")(model, formats)
+    bits = FORMATS[formats["embedding"]]
+    return model if bits == 16 else quantiser("embedding")(model, bits)
+
+# %% ../../nbs/03f_loading.ipynb #5d02c7a6
 def load_base(
     run: Run,
-    quantised: bool = False,             # linear layers in 4 bits, the embedding in qlora.embedding_bits
+    quantised: bool = False,             # kept as qlora.layout says, or as qlora.budget_gib buys
     dtype: str | None = None,            # overrides the chosen precision
-    embedding_bits: int | None = None,   # overrides qlora.embedding_bits
+    embedding_bits: int | None = None,   # overrides the bits of the embedding
+    layout: str | None = None,           # overrides qlora.layout and qlora.budget_gib
+    corrected: bool = True,              # with the correction that qlora.correction_rank asks for
 ):
-    "The base model on this machine's device, in evaluation mode."
+    "The base model on this machine's device, in evaluation mode; a quantised one has `dequantize`."
     import torch
     from transformers import AutoModelForCausalLM
     quiet()
     s = compute_settings(run)
     torch_dtype = getattr(torch, dtype or s["dtype"])
-    extra = dict(quantization_config=_four_bits(run, torch_dtype)) if quantised else {}
-    bits = run.config.qlora.embedding_bits if embedding_bits is None else embedding_bits
-    smaller = quantised and bits < 16         # its 16 bits never reach the GPU
+    formats = chosen_formats(run, layout, embedding_bits) if quantised else None
+    few = four_bit_parts(run, torch_dtype, formats) if quantised else None
+    narrow = quantised and (formats["embedding"] != "bf16" or "int8" in formats.values())
     model = load_from_model(run, AutoModelForCausalLM, dtype=torch_dtype, attn_implementation=s["attention"],
-                            device_map={"": "cpu" if smaller else s["device"]}, **extra).eval()
-    if smaller: model = quantiser("embedding")(model, bits).to(s["device"])
+                            device_map={"": "cpu" if narrow else s["device"]},
+                            **(dict(quantization_config=few) if few else {})).eval()
+    if narrow: model = _fewer_bits(run, model, formats).to(s["device"])    # 16 bits never reach the GPU
+    if quantised and few is None: vars(model).setdefault("dequantize", lambda: model)      # nothing is to expand
     for m in model.modules():           # some CPUs' shortcut in bf16: answers would depend on the processor
         if hasattr(m, "support_avx512bf16_for_cpu"): m.support_avx512bf16_for_cpu = False
+    if quantised and corrected and run.config.qlora.correction_rank: return quantiser("correction")(run, model)
     return model
 
 # %% ../../nbs/03f_loading.ipynb #db35221b
