@@ -10,6 +10,13 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "QuantisedHead", "QuantisedRows", "embedding_losses", "layout_of", "likeliest_tokens",
         "measure_embedding", "quantise_embedding"
     ],
+    "calibrated_start": [
+        "CORRECTION", "DAMPING", "SHARING", "STORED", "add_correction", "attach_correction", "balanced",
+        "base_shape", "begin_with", "calibrated_start", "calibration_rows", "check_rank", "correction_of",
+        "full_weights", "join_saved_adapter", "joined", "kept_tensors", "layer_prefix",
+        "low_rank_correction", "mending_pairs", "metric_error", "moments_by_layer", "only_layer",
+        "second_moments", "stored_weight", "summed_moments"
+    ],
     "int8": [
         "Int8Linear", "Int8Product", "expand_linears", "format_of", "from_rows_of_int8", "quantise_linears",
         "to_rows_of_int8", "whole_weight"
@@ -17,5 +24,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "lora": [
         "MATRICES", "SHOWN", "arm_figures", "lora_config", "lora_update", "plot_by_layer", "plot_losses",
         "plot_memory", "save_adapter", "train_adapter", "train_qlora"
+    ],
+    "small_adapters": [
+        "adapter_optimizer"
     ],
 })

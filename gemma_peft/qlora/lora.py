@@ -73,7 +73,8 @@ def train_adapter(
     "Train the run's adapter on `rows` and save it in models/qlora/final."
     def make(): return load_base(run, quantised=True)
     rate, tokenizer = run.config.qlora.learning_rate, load_tokenizer(run)
-    model, metrics = fit(run, "qlora", rows, make, rate, peft_config=lora_config(run))
+    model, metrics = fit(run, "qlora", rows, make, rate, peft_config=lora_config(run),
+                         validation=validation)
     metrics["validation_loss"] = validation_loss(model, validation, tokenizer.pad_token_id)
     save_adapter(run, model, tokenizer, "models/qlora/final", "qlora", metrics)
     run.write_json("results/metrics/qlora_metrics.json", metrics)

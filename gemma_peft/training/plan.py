@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMPILE_STEPS', 'Machine', 'this_machine', 'optimiser_steps', 'choose_compile', 'only_plain', 'mode_for',
            'choose_mode', 'halve', 'pack_tokens', 'shrink', 'attention_of', 'bits_of', 'predicted_memory',
-           'check_prediction', 'Plan', 'make_plan', 'can_fit', 'why_smaller']
+           'check_prediction', 'Plan', 'check_adapters', 'make_plan', 'can_fit', 'why_smaller']
 
 # %% ../../nbs/03e_plan.ipynb #bce79184
 import math
@@ -162,7 +162,7 @@ def bits_of(
     dtype: str,         # computed in
 ) -> tuple[int, str]:   # bits, and why
     "Bits of a linear layer's weights while an arm trains."
-    whole = dict(float32=32, bfloat16=16)
+    whole = dict(float32=32, bfloat16=16, int8=8)
     if arm == "galore": return whole[trained_dtype(config, dtype)], "GaLore trains the weights themselves"
     if mode.dequantise: return whole[dtype], "the 4-bit base, expanded while the fast mode trains"
     return 4, "QLoRA's base"
@@ -276,6 +276,13 @@ def _begun(record: dict, machine: Machine) -> dict:
                 accumulation=way["accumulation"], compiled=compiled, compile_reason=compile_reason,
                 size_reason="a checkpoint's")
 
+def check_adapters(config: Config, arm: str, machine: Machine, dtype: str):
+    "Raises GemmaPeftError where adapters are to be in bf16 on a GPU that does not compute in it."
+    small = arm == "qlora" and config.qlora.adapter_dtype == "bfloat16"
+    if small and machine.device == "cuda" and dtype != "bfloat16": raise GemmaPeftError(
+        f"qlora.adapter_dtype = 'bfloat16', but training computes in {dtype} on this GPU; use "
+        "`--set qlora.adapter_dtype=float32`")
+
 def make_plan(
     config: Config,
     arm: str,                        # qlora or galore
@@ -286,6 +293,7 @@ def make_plan(
     "How an arm is trained. Raises GemmaPeftError where nothing fits, or settings contradict the hardware."
     machine = machine or this_machine()
     dtype, why = choose_precision(config.model.dtype, machine.capability)
+    check_adapters(config, arm, machine, dtype)
     choices = before = _begun(begun, machine) if begun and config.training.mode == "auto" else None
     if before is None or before["mode"].name == "plain":
         choices = _chosen(config, arm, len(lengths), dtype, machine)
