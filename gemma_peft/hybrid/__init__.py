@@ -6,9 +6,9 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "mbr": [
-        "Drawing", "DrawingDecoder", "DrawingState", "EPSILON", "MinimumRisk", "MinimumRiskDecoder",
-        "SAMPLES", "TEMPERATURE", "agreement", "build_mbr", "build_mbr_one", "load_mbr", "load_mbr_one",
-        "perturbed", "prompt_keys"
+        "Drawing", "DrawingDecoder", "DrawingState", "EPSILON", "LETTERS", "MinimumRisk",
+        "MinimumRiskDecoder", "RECALL", "SAMPLES", "TEMPERATURE", "agreement", "build_mbr", "build_mbr_one",
+        "chrf_of_all", "load_mbr", "load_mbr_one", "perturbed", "prompt_keys", "run_counts"
     ],
     "mixes": [
         "AverageProbabilities", "DEFINITIONS", "Ensemble", "MIXES", "Mix", "all_mixes", "build_ensemble",

@@ -72,7 +72,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "validation": [
         "ANSWERED_AT_ONCE", "ANSWERED_ELSEWHERE", "ANSWERERS", "ANSWERERS_FROM", "ANSWER_TOKENS", "Best",
         "CURVES", "KEPT", "MeanOfLast", "MovingAverage", "ON_THE_WAY", "Observer", "ema_share",
-        "few_measurements", "in_words", "keeper", "kept_gib", "measuring", "observe", "on_host",
-        "own_precision", "plot_validation", "put", "scores_of_answers", "spread", "trained_numbers"
+        "few_measurements", "keeper", "kept_gib", "measuring", "observe", "on_host", "own_precision",
+        "plot_validation", "put", "scores_of_answers", "spread", "too_long", "trained_numbers"
     ],
 })
