@@ -23,8 +23,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "rank_within", "train_arm_as", "train_full_adamw", "train_row", "trained_as", "unneeded"
     ],
     "learning_rates": [
-        "SWEEP", "SWEPT", "TRAIN", "at_the_end", "chosen_rates", "plot_sweep", "rates_for", "read_sweep",
-        "share_of", "sound", "sweep", "sweep_advice", "tried_before", "try_rate"
+        "SWEEP", "SWEPT", "TRAIN", "at_the_end", "chosen_rates", "plot_sweep", "rate_setting", "rates_for",
+        "read_sweep", "share_of", "sound", "sweep", "sweep_advice", "swept_arm", "train_lora",
+        "tried_before", "try_rate"
     ],
     "paired_tests": [
         "A_TEST", "PRIMARY_RESAMPLES", "can_be_seen", "common_seeds", "compare_left_out", "compare_models",
