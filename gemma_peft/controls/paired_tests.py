@@ -173,7 +173,7 @@ def can_be_seen(
     names: dict,           # metric -> its name, of those to be told
 ) -> str:                  # empty where nothing is known
     "What could have been seen, in a sentence."
-    sizes = [f"{r['mde80']:.4f} in {names[r['metric']]}" for r in found if r["metric"] in names]
+    sizes = [f"{r['mde80']:.4f} in {names[r['metric']]}" for r in found if r["mde80"] and r["metric"] in names]
     if not sizes: return ""
     seeds = "one training seed" if found[0]["seeds"] == 1 else f"{found[0]['seeds']} training seeds"
     return (f"With {prompts:,} test prompts and {seeds} a true difference of {listed(sizes)} is found in four of five "
