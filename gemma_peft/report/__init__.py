@@ -38,9 +38,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "published_runs": [
         "CONTROL_OF", "INTRODUCTION", "LADDER_NOTE", "LEFT_OUT_NOTE", "PEERS", "PEER_NOTE", "READING_NOTE",
         "RESULTS", "SHOWN_PACKAGES", "SPEEDS", "SPEED_NOTE", "TEXT_NOTE", "TOY_LADDER", "TOY_NOTE",
-        "base_row", "comparisons_of", "measured_speeds", "published", "results_controls", "results_files",
-        "results_findings", "results_notes", "results_peers", "results_speed", "results_table",
-        "results_text", "run_rows", "score_interval", "technique_row"
+        "base_row", "comparisons_of", "families_answer", "measured_speeds", "mixes_of", "parts_of_bleu",
+        "primary_answer", "published", "results_controls", "results_files", "results_findings",
+        "results_notes", "results_peers", "results_speed", "results_table", "results_text", "run_rows",
+        "score_interval", "seen_answer", "technique_row"
     ],
     "publishing": [
         "NAMED", "PUBLISHED", "figures", "producers", "publish", "published_controls", "published_scores",
