@@ -30,6 +30,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "MATRICES", "SHOWN", "arm_figures", "lora_config", "lora_update", "plot_by_layer", "plot_losses",
         "plot_memory", "save_adapter", "train_adapter", "train_qlora"
     ],
+    "other_starts": [
+        "AT_ONCE", "EVA_TOKENS", "FIRST_STEP", "HEAD_BLOCK", "LINE_ROWS", "along_the_line", "eva_batches",
+        "eva_start", "first_gradients", "groups_of_layers", "loftq_start", "lora_one_start", "moved"
+    ],
     "small_adapters": [
         "adapter_optimizer"
     ],

@@ -102,6 +102,9 @@ def plot_losses(
     curve, colour = metrics["loss_curve"], COLOURS[metrics["method"]]
     _, ax = subplots(figsize=(6.5, 2.8))
     ax.plot([p["tokens"] for p in curve], [p["loss"] for p in curve], color=colour, label="training loss")
+    if way := metrics.get("validation_curve"):
+        ax.plot([p["tokens"] for p in way], [p["loss"] for p in way], "o--", ms=3, mfc="white", color=colour,
+                label="validation loss, on the way")
     ax.axhline(metrics["validation_loss"], color=colour, ls=":", label="validation loss, at the end")
     ax.set(xlabel="tokens seen", ylabel="nats a token")
     ax.legend(frameon=False)
