@@ -83,7 +83,8 @@ def merged_model(
     dequantised: bool,    # into the 4-bit values, expanded; otherwise into the base in full precision
 ):
     "The adapter's update added to the base, in fp32, then rounded to the base's precision."
-    update, model = lora_update(run), load_base(run, quantised=dequantised)
+    update = lora_update(run, learned=not dequantised)        # the full base needs no mending
+    model = load_base(run, quantised=dequantised, corrected=False)
     if dequantised: model = model.dequantize()
     for name, p in model.named_parameters():
         if name in update: p.data = where_it_fits(_added, p.data, update[name], device=p.device)

@@ -210,7 +210,7 @@ def load_model(
         raise GemmaPeftError(f"model {name!r} must be one of {known}.{nearest(name, folders)}")
     folder = run.path / folders[name]
     if not folder.is_dir(): raise GemmaPeftError(f"{folder} is missing; train it: {run.remedy(stage)}")
-    if name == "qlora": return load_adapter(load_base(run, quantised=True), folder)
+    if name == "qlora": return load_adapter(load_base(run, quantised=True, corrected=False), folder)
     quiet()
     s = compute_settings(run)
     return load_checked(AutoModelForCausalLM, str(folder), dtype=getattr(torch, s["dtype"]),
