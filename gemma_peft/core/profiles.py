@@ -161,6 +161,9 @@ def _opposed_in_galore(g) -> list[str]:
 def _unmeasured(config: Config) -> list[str]:
     "Settings of a training that need measurements on the way, where it makes none."
     t = config.training
+    if t.keep != "last" and config.galore.weight_dtype == "int8":
+        return [f"training.keep = {shown(t.keep)} keeps copies of floating-point weights, but "
+                "galore.weight_dtype = 'int8' trains codes; use `--set training.keep=last`"]
     if t.validation_steps: return []
     needs = dict(keep=t.keep in ("best", "mean"), patience=t.patience,
                  validation_answers=t.validation_answers)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['QUANTISERS', 'QUANTISERS_FROM', 'OPTIMISERS', 'OPTIMISERS_FROM', 'ON_BASE', 'choose_precision', 'choose_attention',
-           'choose_gpu', 'gpu_capability', 'gpu_gib', 'compute_settings', 'quantiser', 'optimiser', 'four_bits',
-           'four_bit_parts', 'chosen_formats', 'load_base', 'model_folders', 'load_folder', 'load_model', 'free_memory']
+           'choose_gpu', 'gpu_capability', 'gpu_gib', 'compute_settings', 'quantiser', 'optimiser', 'in_adapter_dtype',
+           'four_bits', 'four_bit_parts', 'chosen_formats', 'load_base', 'model_folders', 'load_folder', 'load_model',
+           'free_memory']
 
 # %% ../../nbs/03f_loading.ipynb #7e1f79c5
 import gc
@@ -31,6 +32,8 @@ from gemma_peft.core import (
     settings,
     text_config,
 )
+
+from .stored_base import check_budget
 
 # %% ../../nbs/03f_loading.ipynb #9575b2fb
 def choose_precision(
@@ -91,9 +94,9 @@ def compute_settings(run: Run) -> dict:
 
 # %% ../../nbs/03f_loading.ipynb #f4b524be
 QUANTISERS = {}     # part of the model, such as embedding -> what keeps it in fewer bits
-QUANTISERS_FROM = dict(embedding="gemma_peft.qlora.bits", linears="gemma_peft.qlora.int8",     # where they are
-                       allocation="gemma_peft.qlora.allocation",
-                       correction="gemma_peft.qlora.calibrated_start")
+QUANTISERS_FROM = dict(      # part -> the module that enters it
+    embedding="gemma_peft.qlora.bits", linears="gemma_peft.qlora.int8",
+    allocation="gemma_peft.qlora.allocation", correction="gemma_peft.qlora.calibrated_start")
 
 def quantiser(
     part: str,   # embedding, linears, allocation, correction, or another key of QUANTISERS
@@ -115,6 +118,16 @@ def optimiser(
     if name not in OPTIMISERS: import_module(OPTIMISERS_FROM[name])
     return OPTIMISERS[name]
 
+# %% ../../nbs/03f_loading.ipynb #0750297c
+def in_adapter_dtype(
+    model,
+    dtype: str,      # float32 or bfloat16
+):
+    "Bring what trains into a precision."
+    import torch
+    for p in model.parameters():
+        if p.requires_grad: p.data = p.data.to(getattr(torch, dtype))
+
 # %% ../../nbs/03f_loading.ipynb #231a95ed
 def four_bits(
     run: Run,
@@ -133,7 +146,7 @@ def _below_decoder(name: str) -> str:
     return rf"(?:model\.language_model|model)\.{path}"
 
 def four_bit_parts(run: Run, dtype, formats: dict):    # formats: of each kind of matrix, or of each matrix
-    "What is in 4 bits while the weights are read: linear layers in nf4, and a vision tower; None for nothing."
+    "What is in 4 bits as the weights are read: linear layers in nf4, and a vision tower; None for nothing."
     from transformers import AutoConfig
     linears = {name: f for name, f in formats.items() if name != "embedding"}
     whole = tuple(_below_decoder(name) for name, f in linears.items() if f != "nf4")
@@ -150,7 +163,9 @@ def chosen_formats(
 ) -> dict:                               # embedding and matrices, or kinds of them -> bf16, int8 or nf4
     "How each part of the quantised base is kept. Raises GemmaPeftError for a layout that is none."
     q = run.config.qlora
-    if q.budget_gib and layout is None and embedding_bits is None: return quantiser("allocation")(run)
+    if q.budget_gib and layout is None and embedding_bits is None:
+        check_budget(run.config, compute_settings(run)["dtype"])
+        return quantiser("allocation")(run)
     wrong = read_layout(layout or "nf4")[1]
     if wrong: raise GemmaPeftError(f"layout {layout!r}: {'; '.join(wrong)}")
     bits = q.embedding_bits if embedding_bits is None else embedding_bits
@@ -172,25 +187,26 @@ def load_base(
     embedding_bits: int | None = None,   # overrides the bits of the embedding
     layout: str | None = None,           # overrides qlora.layout and qlora.budget_gib
     corrected: bool = True,              # with the correction that qlora.correction_rank asks for
+    device: str | None = None,           # overrides this machine's
 ):
-    "The base model on this machine's device, in evaluation mode; a quantised one has `dequantize`."
+    "The base model on a device, in evaluation mode; a quantised one has `dequantize`."
     import torch
     from transformers import AutoModelForCausalLM
     quiet()
     s = compute_settings(run)
-    torch_dtype = getattr(torch, dtype or s["dtype"])
+    torch_dtype, device = getattr(torch, dtype or s["dtype"]), device or s["device"]
     formats = chosen_formats(run, layout, embedding_bits) if quantised else None
     few = four_bit_parts(run, torch_dtype, formats) if quantised else None
     narrow = quantised and (formats["embedding"] != "bf16" or "int8" in formats.values())
     model = load_from_model(run, AutoModelForCausalLM, dtype=torch_dtype, attn_implementation=s["attention"],
-                            device_map={"": "cpu" if narrow else s["device"]},
+                            device_map={"": "cpu" if narrow else device},
                             **(dict(quantization_config=few) if few else {})).eval()
-    if narrow: model = _fewer_bits(run, model, formats).to(s["device"])    # 16 bits never reach the GPU
-    if quantised and few is None: vars(model).setdefault("dequantize", lambda: model)      # nothing is to expand
+    if narrow: model = _fewer_bits(run, model, formats).to(device)    # 16 bits never reach the GPU
+    if quantised and few is None: vars(model).setdefault("dequantize", lambda: model)     # nothing to expand
     for m in model.modules():           # some CPUs' shortcut in bf16: answers would depend on the processor
         if hasattr(m, "support_avx512bf16_for_cpu"): m.support_avx512bf16_for_cpu = False
-    if quantised and corrected and run.config.qlora.correction_rank: return quantiser("correction")(run, model)
-    return model
+    mended = quantised and corrected and run.config.qlora.correction_rank
+    return quantiser("correction")(run, model) if mended else model
 
 # %% ../../nbs/03f_loading.ipynb #db35221b
 def model_folders() -> dict[str, str]:    # name -> folder of a run
@@ -231,7 +247,7 @@ def load_model(
         raise GemmaPeftError(f"model {name!r} must be one of {known}.{nearest(name, folders)}")
     folder = run.path / folders[name]
     if not folder.is_dir(): raise GemmaPeftError(f"{folder} is missing; train it: {run.remedy(stage)}")
-    if name == "qlora": return load_adapter(load_base(run, quantised=True), folder)
+    if name == "qlora": return load_adapter(load_base(run, quantised=True, corrected=False), folder)
     return load_folder(run, folder)
 
 def free_memory():
