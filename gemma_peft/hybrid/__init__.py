@@ -12,7 +12,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "bridge": [
         "BridgeLinear", "DAMPING", "DIRECTIONS", "EXTRA", "Fold", "Looked", "ROUNDING", "Sketch",
-        "fold_pair", "new_basis", "pair_norm", "sketch_columns", "strongest_directions", "turned_moments"
+        "fold_pair", "new_basis", "pair_norm", "single_side", "sketch_columns", "strongest_directions",
+        "turned_moments"
     ],
     "eight_bit_soup": [
         "SECOND_METHOD", "SOUP", "TRAINS", "build_eight_bit_soup", "load_eight_bit_soup",
@@ -24,9 +25,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "mixed_losses", "read_recipe", "search_ensemble", "token_logs", "write_recipe"
     ],
     "mbr": [
-        "Drawing", "DrawingDecoder", "DrawingState", "EPSILON", "MinimumRisk", "MinimumRiskDecoder",
-        "SAMPLES", "TEMPERATURE", "agreement", "build_mbr", "build_mbr_one", "load_mbr", "load_mbr_one",
-        "perturbed", "prompt_keys"
+        "Drawing", "DrawingDecoder", "DrawingState", "EPSILON", "LETTERS", "MinimumRisk",
+        "MinimumRiskDecoder", "RECALL", "SAMPLES", "TEMPERATURE", "agreement", "build_mbr", "build_mbr_one",
+        "chrf_of_all", "load_mbr", "load_mbr_one", "perturbed", "prompt_keys", "run_counts"
     ],
     "members": [
         "FULL_BASE", "KINDS", "Member", "find_member", "find_members", "how_to_make", "load_member",
@@ -47,8 +48,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "with_update"
     ],
     "trained_bridge": [
-        "Bridge", "FOLDER", "PARTS", "as_adapter", "bridge_base", "bridge_layers", "bridge_start",
-        "bridge_static", "build_bridge", "check_bridge", "kept_rank", "load_bridge", "make_bridge",
-        "parts_of", "save_parts", "train_bridge", "watch_bridge", "with_settings"
+        "Bridge", "FIRST_LOOKS", "FOLDER", "PARTS", "as_adapter", "bridge_base", "bridge_layers",
+        "bridge_start", "bridge_static", "build_bridge", "check_bridge", "compress_bridge", "input_moments",
+        "kept_rank", "load_bridge", "make_bridge", "parts_of", "save_parts", "train_bridge", "watch_bridge",
+        "with_adapter", "with_settings"
     ],
 })
