@@ -208,7 +208,7 @@ def seeded_rows(run: Run) -> dict[str, list[int]]:      # row -> the other seeds
         if name not in rows:
             problems.append(f"controls.seeded = {name!r} is no row that this run makes.{nearest(name, rows)} "
                             f"Ask for it too: `--set controls.ladder={','.join([*rows, name])}`")
-        elif name in UNTRAINED_ROWS or rows[name].average:
+        elif name in UNTRAINED_ROWS:
             problems.append(f"controls.seeded = {name!r} trains nothing, so another seed changes nothing: leave it "
                             "out")
     if names and not others:
