@@ -46,7 +46,7 @@ from gemma_peft.core import (
 from ..eval import ARMS, gap, results_file, text_rows, training_sample
 from ..training import load_model
 from .ladder import effect_text, effects, ladder_table, make_row, note_file
-from .row_files import ROWS, asked_rows, row_folder, row_name
+from .row_files import ROWS, asked_rows, row_folder, row_name, seeded_rows
 
 # %% ../../nbs/08_controls.ipynb #be468e88
 def train_seed(
@@ -59,13 +59,18 @@ def train_seed(
     return {arm: finish_arm(child, arm, seen=True) for arm in arms}
 
 # %% ../../nbs/08_controls.ipynb #c33a609c
-def seed_scores(run: Run) -> dict:   # arm -> seed -> overall scores
-    "What both arms reached with each seed."
+def seed_scores(run: Run) -> dict:   # arm or row -> seed -> overall scores
+    "What both arms, and the rows made with several seeds, reached with each."
     where = {run.config.seed: run.path} | {s: run.path / f"seeds/{s}" for s in run.other_seeds()}
     def read(folder, arm):
         overall = overall_of(Run.load(folder), arm)
         return {k: overall[k] for k in SCORE_NAMES}
-    return {arm: {seed: read(folder, arm) for seed, folder in where.items()} for arm in ARMS}
+    scores = {arm: {seed: read(folder, arm) for seed, folder in where.items()} for arm in ARMS}
+    for row, seeds in seeded_rows(run).items():
+        places = {run.config.seed: row_folder(run, row)} | {s: row_folder(run, f"{row}@{s}") for s in seeds}
+        made = {s: folder for s, folder in places.items() if (folder / results_file(row)).exists()}
+        if made: scores[row] = {s: read(folder, row) for s, folder in made.items()}
+    return scores
 
 def seed_table(run: Run) -> list[dict]:   # model, metric, seeds, mean, sd, low, high
     "Mean and spread over the seeds, for each arm and score."
@@ -201,8 +206,13 @@ def control_jobs(run: Run) -> dict[str, Job]:
             files = (f"{folder}/{results_file(arm)}",)
             jobs[f"{folder}/{arm}"] = Job(partial(make, run, what, (arm,)), files)
     for seed in run.other_seeds(): of_arms(f"seeds/{seed}", train_seed, seed)
-    for row in asked_rows(run):
-        jobs[f"ladder/{row_folder(run, row).name}"] = Job(partial(make_row, run, row), (note_file(run, row),))
+    rows, seeded = asked_rows(run), seeded_rows(run)
+    for last in (False, True):                       # rows that average others come after those
+        names = [row for row in rows if bool(getattr(rows[row], "average", "")) == last]
+        names += [f"{row}@{s}" for row in names for s in seeded.get(row, ())]
+        for name in names:
+            job = Job(partial(make_row, run, name), (note_file(run, name),))
+            jobs[f"ladder/{row_folder(run, name).name}"] = job
     for source in sources_of(run) if asks.leave_one_out else ():
         of_arms(f"leave_one_out/{source}", leave_out, source)
     return jobs

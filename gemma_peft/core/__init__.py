@@ -20,6 +20,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "ABSENT", "EXAMPLE", "LOGIN", "REFUSED", "UNREACHABLE", "causes", "hub_commit", "hub_remedy",
         "hub_token", "without_token"
     ],
+    "layouts": [
+        "ATTENTION", "BITS", "FORMATS", "GROUPS", "MLP", "PARTS", "PRESETS", "base_formats", "formats_of",
+        "layout_problems", "read_layout"
+    ],
     "locks": [
         "BEATS", "Held", "LEASE", "LOCK_TOKENS", "LockError", "STAGE", "acquire", "go_along", "held",
         "hold", "holder", "joined", "lock_environment", "lock_holder", "locked", "lost", "ours",
@@ -50,8 +54,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "profiles": [
         "PARAMETERS", "PROFILES", "anchored", "changed_settings", "contradictions", "earlier_overrides",
         "executed_cells", "flat", "layered", "local_paths", "missing_inputs", "must_be_values", "nested",
-        "part_of", "profile_values", "read_record", "recorded_profile", "recorded_values", "resolve",
-        "unknown_parameters", "with_way_back"
+        "part_of", "primary_problems", "profile_values", "read_record", "recorded_profile",
+        "recorded_values", "resolve", "unknown_parameters", "with_way_back"
     ],
     "run": [
         "Run", "patch_to"

@@ -203,6 +203,7 @@ def open(cls,
     else:
         changed = profiles.changed_settings(run.config, record)
         problems += profiles.missing_inputs(run.config, changed, run.origin)
+        problems += profiles.primary_problems(run.config, run.origin)
     if problems: raise ConfigError(problems)
     if values is not None: notes.append(f"the profile {public(profile)} is gone; run.json has its values")
     run.notes = notes

@@ -64,7 +64,8 @@ STAGES = {
                   ("tiny/", _processed[2], *_arms),
                   (*_results, *(f"results/predictions/{m}.jsonl" for m in ("base", "qlora", "galore"))),
                   "model"),
-    "hybrid": Stage("07_hybrid", "hybrid.make_hybrids", ("model", *_loading, *_answering, "hybrid"),
+    "hybrid": Stage("07_hybrid", "hybrid.make_hybrids",
+                    ("model", "training", "qlora", "galore", *_ledger, *_answering, "hybrid"),
                     ("tiny/", *_processed[1:], *_arms, *_metrics),
                     ("models/hybrid/", "results/metrics/hybrid_*.json"), "model"),
 }
@@ -85,12 +86,15 @@ STAGES |= {
         "model", ("controls.forgetting_text", "controls.ladder")),
     "score": Stage(
         "08c_score", "controls.make_scores",
-        ("seeds", "controls.ladder", "controls.leave_one_out", "hybrid.methods"),
-        (_processed[2], "data/samples/dataset_stats.json", *_made_answers, *_seen_answers),
+        ("seeds", "controls.ladder", "controls.seeded", "controls.leave_one_out", "hybrid.methods",
+         "hybrid.primary"),
+        (_processed[2], "data/samples/dataset_stats.json", "results/metrics/primary.json", *_made_answers,
+         *_seen_answers),
         ("results/metrics/scores.json", "results/metrics/comparisons.json")),
     "report": Stage(
         "09_report", "report.make_report",
-        ("model.id", "data", "training.epochs", "eval", "hybrid.methods", "seeds", "controls"),
+        ("model.id", "data", "training.epochs", "eval", "hybrid.methods", "hybrid.primary", "seeds",
+         "controls"),
         ("results/metrics/*.json", "results/predictions/*.jsonl", "seeds/*/results/metrics/*.json",
          "ladder/*/results/metrics/*.json"),
         ("results/metrics/comparison_table.csv", "results/plots/", "results/examples/",

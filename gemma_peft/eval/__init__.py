@@ -6,14 +6,14 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "answers": [
-        "ARMS", "GROUP_KEYS", "MEANINGS", "MODELS", "RESAMPLES", "answer_progress", "drop_parts",
+        "ARMS", "GROUP_KEYS", "MEANINGS", "MODELS", "RESAMPLES", "SHORT", "answer_progress", "drop_parts",
         "evaluate_model", "evaluate_models", "is_mix", "model_files", "parts_folder", "plot_groups",
         "results_file", "score", "score_table", "show_scores"
     ],
     "batches": [
-        "DECODERS", "Failing", "LAUGHS", "STOP_TOKENS", "answer_batch", "batch_noise", "cut_at_stop",
-        "generate_answers", "greedy", "laughing_row", "laughing_tokenizer", "laughing_toy", "left_pad",
-        "make_decoder", "read_parts", "stop_token_ids", "where_it_fits"
+        "DECODERS", "EndOffset", "Failing", "LAUGHS", "STOP_TOKENS", "answer_batch", "as_prompt",
+        "batch_noise", "cut_at_stop", "generate_answers", "greedy", "laughing_row", "laughing_tokenizer",
+        "laughing_toy", "left_pad", "make_decoder", "read_parts", "stop_token_ids", "where_it_fits"
     ],
     "bleu_definitions": [
         "DEFINITIONS", "EVALUATE", "definitions_table", "evaluate_scores", "other_definitions",
@@ -22,22 +22,30 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "comparisons": [
         "COMPARED", "FIGURES", "LOSS", "NO_INTERVAL", "compare", "decide", "holm", "holm_p", "how_much",
         "no_difference", "p_to_correct", "paired_bootstrap", "plot_differences", "randomisation_test",
-        "swapped", "without_zero"
+        "resampled_models", "swapped", "without_zero"
     ],
     "generalisation": [
-        "CONTROL_NAMES", "SEEN", "TEXT", "answer_on_the_way", "answer_seen", "as_letters", "as_prompt",
-        "gap", "general_texts", "measure_model", "text_rows", "training_sample"
+        "CONTROL_NAMES", "SEEN", "TEXT", "answer_on_the_way", "answer_seen", "as_letters", "gap",
+        "general_texts", "measure_model", "text_rows", "training_sample"
     ],
     "generation": [
         "ATTENTION", "Decoder", "DecodingState", "FixedCache", "GreedyDecoder", "KeptDecoder", "LOOK_EVERY",
         "SLOTS", "attention_of", "greedy_tokens", "prompt_masks", "record", "static_attention",
         "step_masks", "synchronise"
     ],
+    "length_offset": [
+        "EndMargins", "FITTED", "WIDEST", "answer_length", "best_offset", "fit_offset", "fitted_offset",
+        "margin_batch", "mean_length", "records", "validation_prompts"
+    ],
     "metrics": [
-        "Answers", "BLEU_COLUMNS", "CHRF_COLUMNS", "COLUMNS", "LENGTH_BANDS", "METRICS", "NEEDS", "RATIOS",
-        "TURN_BANDS", "add_up", "answer_statistics", "bleu4", "bleu4_signature", "distinct", "figures",
-        "group_figures", "groups", "has_foreign_letters", "in_order", "measure", "prompt_units", "rouge_l",
-        "rouge_l_each", "rounded"
+        "Answers", "BLEU_COLUMNS", "CHRF_COLUMNS", "COLUMNS", "FORMULAS", "LENGTH_BANDS", "METRICS",
+        "NEEDS", "PARTS_OF_BLEU", "RATIOS", "TURN_BANDS", "add_up", "answer_statistics", "bleu4",
+        "bleu4_signature", "distinct", "figures", "group_figures", "groups", "has_foreign_letters",
+        "in_order", "measure", "precisions", "prompt_units", "rouge_l", "rouge_l_each", "rounded"
+    ],
+    "primary": [
+        "IDLE", "PRIMARY", "SCORES_TESTED", "TAKES_PART", "TEST", "better_single", "primary_name",
+        "register_primary", "settings_hash", "standing", "test_prompts_hash"
     ],
     "statistics": [
         "FEWEST", "add_intervals", "bootstrap_interval", "computable", "detectable", "intervals",

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LAUGHS', 'STOP_TOKENS', 'DECODERS', 'laughing_tokenizer', 'laughing_row', 'left_pad', 'laughing_toy',
-           'stop_token_ids', 'cut_at_stop', 'greedy', 'make_decoder', 'answer_batch', 'read_parts', 'generate_answers',
-           'Failing', 'where_it_fits', 'batch_noise']
+           'stop_token_ids', 'cut_at_stop', 'greedy', 'make_decoder', 'EndOffset', 'answer_batch', 'as_prompt',
+           'read_parts', 'generate_answers', 'Failing', 'where_it_fits', 'batch_noise']
 
 # %% ../../nbs/06e_batches.ipynb #5af16ffe
 import json
@@ -120,18 +120,37 @@ def make_decoder(
     max_new_tokens: int,     # tokens an answer may have, its stop token included
     decoder: str = "auto",   # one of DECODERS; auto is static on a GPU, and generate elsewhere
     warn=say_once,           # called with a sentence where steps cannot be recorded
+    **ends,                  # end_offset or widest, as a DecodingState takes them
 ):                          # generation.GreedyDecoder, or None where the model's own `generate` is to be used
     "What decodes the answers of `model`. Raises GemmaPeftError for an unknown name."
     if decoder not in DECODERS:
         raise GemmaPeftError(f"decoder {decoder!r} must be one of {', '.join(DECODERS)}: `--set "
                              "eval.decoder=auto`")
+    if hasattr(model, "make_decoder"):           # more than one network: it knows how they decode together
+        state = max_new_tokens, stop_token_ids(tokenizer), tokenizer.pad_token_id
+        return model.make_decoder(*state, decoder, warn, **ends)
     if decoder == "generate" or decoder == "auto" and model.device.type != "cuda": return None
     from transformers import Gemma3ForCausalLM, Gemma3ForConditionalGeneration
 
     from gemma_peft.eval.generation import GreedyDecoder
     from gemma_peft.training import bare
     if not isinstance(bare(model), (Gemma3ForCausalLM, Gemma3ForConditionalGeneration)): return None
-    return GreedyDecoder(model, max_new_tokens, stop_token_ids(tokenizer), tokenizer.pad_token_id, warn=warn)
+    stop = stop_token_ids(tokenizer)
+    return GreedyDecoder(model, max_new_tokens, stop, tokenizer.pad_token_id, warn=warn, **ends)
+
+# %% ../../nbs/06e_batches.ipynb #11137f64
+class EndOffset:
+    "A logits processor: a number added to the logits of what ends an answer."
+    def __init__(self,
+        stop_ids: list[int],   # ids that end an answer
+        offset: float,         # in nats; above 0 answers end sooner
+    ):
+        self.stop_ids, self.offset = stop_ids, offset
+
+    def __call__(self, input_ids, scores):       # (batch, seq so far), (batch, vocab)
+        scores = scores.clone()
+        scores[:, self.stop_ids] += self.offset
+        return scores
 
 # %% ../../nbs/06e_batches.ipynb #c54fca0b
 def answer_batch(
@@ -140,22 +159,37 @@ def answer_batch(
     rows: list[dict],     # input_ids, prompt_length
     max_new_tokens: int,  # tokens an answer may have
     decoder=None,         # what `make_decoder` gives; None means the model's own `generate`
+    end_offset: float | None = None,   # for `generate`, as in `EndOffset`; a decoder has its own
 ) -> list[dict]:          # prediction (text), new_tokens (without stop token and padding), stopped
     "Greedy answers to a batch of prompts."
     import torch
+    from transformers import LogitsProcessorList
     prompts = [r["input_ids"][:r["prompt_length"]] for r in rows]
     ids, mask = left_pad(prompts, tokenizer.pad_token_id, model.device)
+    stop = stop_token_ids(tokenizer)             # once: Gemma's vocabulary takes a tenth of a second to list
     if decoder: out = decoder(ids, mask)
     else:
+        added = [] if end_offset is None else [EndOffset(stop, end_offset)]
+        more = dict(logits_processor=LogitsProcessorList(added)) if added else {}
         settings = greedy(tokenizer, max_new_tokens)
         with torch.no_grad():
-            whole = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+            whole = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings, **more)
         out = whole[:, ids.shape[1]:]
-    stop = stop_token_ids(tokenizer)             # once: Gemma's vocabulary takes a tenth of a second to list
     cut = [cut_at_stop(new, stop) for new in out.tolist()]
     texts = tokenizer.batch_decode([new for new, _ in cut], skip_special_tokens=True)
     return [dict(prediction=text.strip(), new_tokens=len(new), stopped=stopped)
             for text, (new, stopped) in zip(texts, cut)]
+
+# %% ../../nbs/06e_batches.ipynb #1bd168a6
+def as_prompt(
+    row: dict,      # a training row
+    tokenizer,
+) -> dict:          # with prompt_id, prompt, prompt_length and reference, as a test row has them
+    "A training row as a test row: the last answer is the reference."
+    (begin, end), ids = row["assistant_spans"][-1], row["input_ids"]
+    reference = tokenizer.decode(ids[begin:end], skip_special_tokens=True).strip()
+    return row | dict(assistant_spans=[[begin, end]], prompt_id=row["id"],
+                      prompt=tokenizer.decode(ids[:begin]), prompt_length=begin, reference=reference)
 
 # %% ../../nbs/06e_batches.ipynb #5e110ee0
 def _write_part(folder: Path, part: dict):
@@ -174,10 +208,10 @@ def read_parts(
     return parts
 
 # %% ../../nbs/06e_batches.ipynb #45cf480c
-def _answers_or_none(model, tokenizer, rows, max_new_tokens, decoder=None):
+def _answers_or_none(model, tokenizer, rows, max_new_tokens, decoder=None, answer=answer_batch, **ends):
     "The batch's answers, or None when the GPU's memory is too small for it."
     from gemma_peft.training import out_of_memory
-    try: return answer_batch(model, tokenizer, rows, max_new_tokens, decoder)
+    try: return answer(model, tokenizer, rows, max_new_tokens, decoder, **ends)
     # the next try waits until this error is gone: it keeps alive whatever tensors it saw
     except Exception as e:
         if not out_of_memory(e): raise
@@ -205,16 +239,18 @@ def generate_answers(
     parts: Path | None = None,    # folder of finished batches; what it holds is not generated again
     decoder: str = "auto",        # one of DECODERS
     warn=say_once,                # as in `make_decoder`
+    answer=answer_batch,          # what answers a batch
+    **ends,                       # end_offset, or what else `answer` and `make_decoder` take
 ) -> list[dict]:                  # prediction, new_tokens, stopped; in the order of `rows`
     "Greedy answers to all prompts, longest prompt first. Running out of GPU memory halves the batch."
     order, finished = sorted(range(len(rows)), key=lambda i: -rows[i]["prompt_length"]), read_parts(parts)
     answers = [a for p in finished for a in p["answers"]]
     batch_size = min([batch_size, *(p["batch_size"] for p in finished)])
     if on_progress: on_progress(len(answers), len(rows))
-    decode = make_decoder(model, tokenizer, max_new_tokens, decoder, warn)
+    decode = make_decoder(model, tokenizer, max_new_tokens, decoder, warn, **ends)
     while (done := len(answers)) < len(rows):
         started, batch = time.perf_counter(), [rows[i] for i in order[done:done + batch_size]]
-        new = _answers_or_none(model, tokenizer, batch, max_new_tokens, decode)
+        new = _answers_or_none(model, tokenizer, batch, max_new_tokens, decode, answer, **ends)
         if new is None:
             batch_size = _halved(batch_size)
             continue
@@ -264,11 +300,12 @@ def batch_noise(
     max_new_tokens: int,   # tokens an answer may have
     sample: int = 24,      # prompts answered again, at most half of all
     decoder: str = "auto", # one of DECODERS
+    **ends,                # as in `generate_answers`
 ) -> dict:
     "Answer some prompts again in another batch, and say how far the answers moved."
     keep = range(0, len(rows), max(2, len(rows) // sample))[:sample]
     again = generate_answers(model, tokenizer, [rows[i] for i in keep], max_new_tokens, batch_size=len(keep),
-                             decoder=decoder)
+                             decoder=decoder, **ends)
     references = [rows[i]["reference"] for i in keep]
     first, second = [answers[i]["prediction"] for i in keep], [a["prediction"] for a in again]
     unchanged = sum(a == b for a, b in zip(first, second))

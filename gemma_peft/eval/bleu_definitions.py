@@ -6,7 +6,8 @@
 __all__ = ['DEFINITIONS', 'EVALUATE', 'other_definitions', 'evaluate_scores', 'definitions_table', 'plot_definitions']
 
 # %% ../../nbs/06b_bleu_definitions.ipynb #34852156
-import warnings
+import math
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from ..core import COLOURS, LABELS, in_short, subplots
 from ..training import say_once
-from .metrics import _check_pairs
+from .metrics import CHRF_COLUMNS, COLUMNS, Answers, _check_pairs, answer_statistics
 
 # %% ../../nbs/06b_bleu_definitions.ipynb #3572c5a9
 DEFINITIONS = dict(                                     # key -> what is different
@@ -23,31 +24,47 @@ DEFINITIONS = dict(                                     # key -> what is differe
     spaces="split at spaces", characters="characters for words", sentences="mean over answers, sacrebleu",
     nltk_smoothed="mean over answers, nltk, method 1", nltk="mean over answers, nltk, no smoothing")
 
-def _nltk_means(predictions, references) -> list[float]:
-    "Mean of nltk's sentence BLEU on words between spaces, smoothed (Chen and Cherry 2014, method 1) and not."
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-    pairs, ways = list(zip(predictions, references)), SmoothingFunction()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")                 # nltk warns of every answer without a common 4-gram
-        each = [[sentence_bleu([r.split()], p.split(), smoothing_function=way) for p, r in pairs]
-                for way in (ways.method1, ways.method0)]
-    return [float(np.mean(scores)) for scores in each]
+def _nltk_means(rows: np.ndarray) -> list[float]:      # rows: BLEU's ten numbers, words between spaces, (n, 10)
+    "Mean of nltk's sentence BLEU, smoothed (Chen and Cherry 2014, method 1) and not, as nltk computes it."
+    def score(row, missing):
+        answer, reference, match, total = row[0], row[1], row[2:6], row[6:]
+        if not match[0]: return 0.
+        shares = [m / max(1, t) if m else missing(max(1, t)) for m, t in zip(match, total)]
+        brevity = 1 if answer > reference else math.exp(1 - reference / answer)
+        return brevity * math.exp(math.fsum(.25 * math.log(p) for p in shares))
+    def smoothed(total): return .1 / total
+    def smallest(total): return sys.float_info.min
+    return [float(np.mean([score(r, way) for r in rows.tolist()])) for way in (smoothed, smallest)]
+
+def _characters(table: np.ndarray) -> np.ndarray:      # (n, len(COLUMNS)) -> (n, 10)
+    "BLEU's numbers with characters for words: of one to four characters chrF counts the same."
+    at = {name: table[:, COLUMNS.index(name)] for name in CHRF_COLUMNS[:12]}
+    lengths = [at["chrf_answer_1"], at["chrf_reference_1"]]
+    return np.stack(lengths + [at[f"chrf_{what}_{n}"] for what in ("match", "answer") for n in (1, 2, 3, 4)], 1)
 
 def other_definitions(
     predictions: list[str],  # the answers, as plain text
     references: list[str],   # one reference an answer
+    answers: Answers | None = None,   # their statistics, where they are at hand
 ) -> dict:                   # keys of DEFINITIONS -> 0..1
     """BLEU-4 of the same answers under the definitions in use (Post 2018). Raises GemmaPeftError for lists
     that differ in length."""
     from sacrebleu.metrics import BLEU
     _check_pairs(predictions, references)
-    def pooled(**how): return BLEU(force=True, **how).corpus_score(predictions, [references]).score / 100
+    def counted(**how): return BLEU(force=True, **how)._extract_corpus_statistics(predictions, [references])
+    def score(rows, **how):
+        return BLEU(force=True, **how)._compute_score_from_stats(np.sum(rows, 0).tolist()).score / 100
+    if answers is None: answers = answer_statistics(_rows(predictions, references))
+    ours, spaces = answers.table[:, :10].astype(int), np.array(counted(tokenize="none"))
     alone = BLEU(force=True, effective_order=True)      # sacrebleu's advice for single sentences
-    each = [alone.sentence_score(p, [r]).score for p, r in zip(predictions, references)]
-    smoothed, plain = _nltk_means(predictions, references)
-    return dict(sacrebleu=pooled(), unsmoothed=pooled(smooth_method="none"), lowercase=pooled(lowercase=True),
-                spaces=pooled(tokenize="none"), characters=pooled(tokenize="char"),
+    each = [alone._compute_score_from_stats(row).score for row in ours.tolist()]
+    smoothed, plain = _nltk_means(spaces)
+    return dict(sacrebleu=score(ours), unsmoothed=score(ours, smooth_method="none"),
+                lowercase=score(counted(lowercase=True)), spaces=score(spaces),
+                characters=score(_characters(answers.table).astype(int)),
                 sentences=sum(each) / 100 / len(predictions), nltk_smoothed=smoothed, nltk=plain)
+
+def _rows(predictions, references): return [dict(prediction=p, reference=r) for p, r in zip(predictions, references)]
 
 # %% ../../nbs/06b_bleu_definitions.ipynb #5c9548d9
 EVALUATE = dict(                                        # key -> what it is

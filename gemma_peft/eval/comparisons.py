@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NO_INTERVAL', 'COMPARED', 'LOSS', 'FIGURES', 'paired_bootstrap', 'swapped', 'randomisation_test', 'holm',
-           'p_to_correct', 'without_zero', 'decide', 'compare', 'holm_p', 'how_much', 'no_difference',
-           'plot_differences']
+           'p_to_correct', 'without_zero', 'decide', 'resampled_models', 'compare', 'holm_p', 'how_much',
+           'no_difference', 'plot_differences']
 
 # %% ../../nbs/06d_comparisons.ipynb #b7d5a6a4
 from itertools import combinations
@@ -87,17 +87,22 @@ def swapped(
             differences[m] = differences[m] + (one - other) / len(a)
     return differences
 
-def _coins(n, resamples, seed, units=None) -> np.ndarray:      # 1: swapped, (resamples, n)
-    "A toss for every prompt."
-    (first, unit), rng, coins = _units(n, units), np.random.default_rng([seed, 2]), []
+def _coin_parts(n, resamples, seed, units=None):      # yields (some resamples, n); 1: swapped
+    "A toss for every prompt, part by part."
+    (first, unit), rng = _units(n, units), np.random.default_rng([seed, 2])
     for part in _parts(resamples):
-        coins.append(rng.integers(2, size=(part.stop - part.start, len(first))).astype(np.uint8))
-    return np.concatenate(coins)[:, unit]
+        yield rng.integers(2, size=(part.stop - part.start, len(first))).astype(np.uint8)[:, unit]
+
+def _coins(n, resamples, seed, units=None) -> np.ndarray:      # 1: swapped, (resamples, n)
+    return np.concatenate(list(_coin_parts(n, resamples, seed, units)))
+
+def _reached(difference: float, values: np.ndarray) -> int:
+    "How often swapping gives a difference as large, either way."
+    return int((np.abs(values) >= abs(difference) - 1e-12).sum())          # sums carry rounding errors
 
 def _as_large(difference: float, values: np.ndarray) -> float:
-    "Two-sided p: how often swapping gives a difference as large."
-    reached = np.abs(values) >= abs(difference) - 1e-12          # sums carry rounding errors
-    return _share(int(reached.sum()), len(values))
+    "Two-sided p-value from differences after swapping."
+    return _share(_reached(difference, values), len(values))
 
 # %% ../../nbs/06d_comparisons.ipynb #1fd9fc8b
 def randomisation_test(
@@ -149,6 +154,41 @@ def decide(
     p = holm({i: p_to_correct(r) for i, r in enumerate(rows)})
     return [r | dict(p_holm=p[i], significant=p[i] < .05 and without_zero(r)) for i, r in enumerate(rows)]
 
+# %% ../../nbs/06d_comparisons.ipynb #c0de6d02
+def _sums_once(draws: np.ndarray, models: list[list], metrics: tuple) -> dict:     # id of Answers -> its sums
+    "Sums of every model's table for some draws; of one that stands twice, once."
+    draws, each = draws.astype(float), {id(a): a for seeds in models for a in seeds}
+    return {key: add_up(draws, a.table, metrics) for key, a in each.items()}
+
+def resampled_models(
+    models: dict,          # name -> list of Answers over seeds
+    metrics: tuple,        # some of METRICS
+    counts: np.ndarray,    # how often each prompt is drawn, (resamples, n)
+) -> dict:                 # name -> what `resampled` gives
+    "Figures of all models in the same resamples: what `resampled` gives of each, with one pass over the draws."
+    values = {name: {m: np.empty((len(counts), len(seeds))) for m in metrics} for name, seeds in models.items()}
+    for part in _parts(len(counts)):
+        sums = _sums_once(counts[part], list(models.values()), metrics)
+        for name, seeds in models.items():
+            for m in metrics: values[name][m][part] = np.stack([measure(m, sums[id(a)]) for a in seeds], 1)
+    def scores(seeds, m): return np.array([measure(m, a.table.sum(0)) for a in seeds])
+    return {name: {m: (values[name][m], scores(seeds, m)) for m in metrics} for name, seeds in models.items()}
+
+def _times_reached(models: dict, rows: list[dict], coins) -> list[int]:      # coins: parts, (some, n)
+    "For each comparison, how often swapping gives a difference as large as its own."
+    metrics, counts = tuple(dict.fromkeys(r["metric"] for r in rows)), [0] * len(rows)
+    whole = {id(a): a.table.sum(0) for seeds in models.values() for a in seeds}
+    for part in coins:
+        tossed = _sums_once(part, list(models.values()), metrics)
+        for k, r in enumerate(rows):
+            pairs, difference = list(zip(models[r["model"]], models[r["against"]])), 0.
+            for x, y in pairs:
+                moved = tossed[id(y)] - tossed[id(x)]
+                one, other = (measure(r["metric"], whole[id(a)] + s * moved) for a, s in ((x, 1), (y, -1)))
+                difference = difference + (one - other) / len(pairs)
+            counts[k] += _reached(r["difference"], difference)
+    return counts
+
 # %% ../../nbs/06d_comparisons.ipynb #63440b23
 COMPARED = ("bleu4", "rouge_l", "chrf")    # scores of answers: one family of tests
 LOSS = ("reference_loss",)                 # no score of an answer: a family of its own
@@ -169,17 +209,15 @@ def compare(
     pairs = _check_comparisons(models, pairs, len(metrics), resamples, len(first))
     _check_models(models, metrics)
     n, units, more = len(first[0]), first[0].unit, NO_INTERVAL if too_few(first[0]) else {}
-    counts, coins = resample_counts(n, resamples, seed, strata, units), _coins(n, resamples, seed, units)
-    draws = seed_draws(len(first), resamples, seed)
-    figures = {name: resampled(seeds, metrics, counts) for name, seeds in models.items()}
-    rows = []
+    figures = resampled_models(models, metrics, resample_counts(n, resamples, seed, strata, units))
+    draws, rows = seed_draws(len(first), resamples, seed), []
     for model, against in pairs:
-        tossed = swapped(models[model], models[against], metrics, coins)
         for m in metrics:
             differ = _difference(figures[model][m], figures[against][m], draws) | more
-            row = dict(model=model, against=against, metric=m) | differ
-            rows.append(row | dict(p_randomisation=_as_large(row["difference"], tossed[m]), seeds=len(first)))
-    return decide(rows)
+            rows.append(dict(model=model, against=against, metric=m) | differ)
+    reached = _times_reached(models, rows, _coin_parts(n, resamples, seed, units))
+    p_values = [dict(p_randomisation=_share(count, resamples), seeds=len(first)) for count in reached]
+    return decide([row | p for row, p in zip(rows, p_values)])
 
 # %% ../../nbs/06d_comparisons.ipynb #76a933db
 def _check_comparisons(models: dict, pairs, metrics: int, resamples: int, seeds: int) -> list[tuple]:

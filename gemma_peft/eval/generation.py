@@ -14,7 +14,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
-from ..core import decoder, output_head, text_config
+from ..core import decoder, output_head, patch_to, text_config
 from ..training import bare, capped, no_gpu, say_once, soft_cap, why_unrecorded
 
 # %% ../../nbs/06f_generation.ipynb #d6e4601f
@@ -110,16 +110,23 @@ class DecodingState:
         stop_token_ids: list[int],   # what ends an answer
         pad_token_id: int,           # what follows an end
         device,
+        end_offset: float | None = None,   # added to the logits of what ends an answer; None: nothing
+        widest: float | None = None,   # no end is taken, and margins noted up to this one; None: none are
     ):
         def zeros(*shape, dtype=torch.long): return torch.zeros(shape, dtype=dtype, device=device)
         self.token, self.position = zeros(batch, 1), zeros(batch, 1)  # chosen last; its place in its sequence
         self.slot, self.count = zeros(1), zeros(1)                       # where its key goes; tokens so far
         self.visible, self.done = zeros(batch, 1, 1, slots, dtype=torch.bool), zeros(batch, dtype=torch.bool)
         self.out, self.stop = zeros(batch, max_new_tokens), torch.tensor(stop_token_ids, device=device)
-        self.pad = pad_token_id
+        self.pad, self.widest = pad_token_id, widest
+        given = None if end_offset is None else torch.full((batch, len(stop_token_ids)), float(end_offset))
+        self.end_offset = None if given is None else given.to(device)                # (batch, stop tokens)
+        noted = None if widest is None else zeros(batch, max_new_tokens, dtype=torch.float32)
+        self.margins = noted         # how far the likeliest end lies above the likeliest other token
 
     def tensors(self) -> list:
-        return [self.token, self.position, self.slot, self.count, self.visible, self.done, self.out]
+        always = [self.token, self.position, self.slot, self.count, self.visible, self.done, self.out]
+        return always + ([] if self.margins is None else [self.margins])
 
     def begin(self, mask):       # (batch, seq): 0 for padding
         "Forget the batch before; the prompts with this `mask` are in the first slots."
@@ -129,13 +136,28 @@ class DecodingState:
         self.count.zero_()
         self.done.zero_()
         self.out.fill_(self.pad)
+        if self.margins is not None: self.margins.fill_(-torch.inf)
 
-    def choose(self, logits):    # (batch, vocab)
-        "Append the likeliest token to every row that has not ended."
-        token = torch.where(self.done, self.pad, logits.argmax(-1))[:, None]
-        self.out.index_copy_(1, self.count, token)
-        self.token.copy_(token); self.count += 1
-        self.done |= torch.isin(token[:, 0], self.stop)
+# %% ../../nbs/06f_generation.ipynb #c91a47d5
+@patch_to(DecodingState)
+def likeliest(self, logits):      # (batch, vocab) -> (batch,)
+    "The next token of every row; with `widest` the likeliest that ends nothing, and the margin is noted."
+    if self.end_offset is not None: return logits.float().index_add(1, self.stop, self.end_offset).argmax(-1)
+    if self.margins is None: return logits.argmax(-1)
+    logits = logits.float()
+    best, token = logits.index_fill(1, self.stop, -torch.inf).max(-1)
+    margin = logits[:, self.stop].amax(-1) - best
+    self.margins.index_copy_(1, self.count, margin[:, None])
+    self.done |= margin >= self.widest                # whatever is fitted, the answer has ended here
+    return token
+
+@patch_to(DecodingState)
+def choose(self, logits):    # (batch, vocab)
+    "Append the likeliest token to every row that has not ended."
+    token = torch.where(self.done, self.pad, self.likeliest(logits))[:, None]
+    self.out.index_copy_(1, self.count, token)
+    self.token.copy_(token); self.count += 1
+    self.done |= torch.isin(token[:, 0], self.stop)
 
 # %% ../../nbs/06f_generation.ipynb #194ec009
 class Decoder:
@@ -143,11 +165,12 @@ class Decoder:
     def __init__(self,
         model,                       # a Gemma 3 in eval mode, on its device; also one that sees images
         batch: int, slots: int,
-        *state,                      # the rest of what a DecodingState takes
+        *state,                      # the rest of what a DecodingState takes, but for
+        **ends,                      # end_offset and widest
     ):
         self.text, self.head, self.config = decoder(model), output_head(model), text_config(model.config)
         self.cache = FixedCache(self.config, batch, slots, model.dtype, model.device)
-        self.state, self.graph = DecodingState(batch, slots, *state, model.device), None
+        self.state, self.graph = DecodingState(batch, slots, *state, model.device, **ends), None
         self.slots, self.window, self.cap = slots, self.config.sliding_window or slots + 1, soft_cap(model)
 
     def run(self, ids, position, masks):      # (batch, seq) twice, kind of layer -> mask
@@ -210,9 +233,14 @@ class KeptDecoder:
         max_new_tokens: int,         # tokens an answer may have, its stop token included
         stop_token_ids: list[int],   # what ends an answer
         pad_token_id: int,           # what follows an end
+        **ends,                      # end_offset or widest, as a DecodingState takes them
     ):
         self.model, self.state = bare(model), (max_new_tokens, stop_token_ids, pad_token_id)
+        self.ends = ends
         self.decoder, self.shape = None, None
+
+    @property
+    def margins(self): return self.decoder.state.margins          # of the last batch, where they are noted
 
     def release(self):
         "Give back buffers and graph."
@@ -224,8 +252,14 @@ class KeptDecoder:
         shape = batch, -(-(length + self.state[0]) // SLOTS) * SLOTS
         if shape != self.shape:
             self.release()
-            self.decoder, self.shape = Decoder(self.model, *shape, *self.state), shape
+            self.decoder, self.shape = self.make(*shape), shape
         return self.decoder
+
+    def make(self, batch: int, slots: int) -> Decoder:
+        "A decoder for batches of a shape."
+        return Decoder(self.model, batch, slots, *self.state, **self.ends)
+
+    def attention(self): return attention_of(self.model)
 
 # %% ../../nbs/06f_generation.ipynb #657f2435
 def synchronise(device):
@@ -241,8 +275,9 @@ class GreedyDecoder(KeptDecoder):
         model, *state,
         graph: bool = True,          # record the step; without CUDA it runs unrecorded
         warn=say_once,               # called with a sentence where steps will run unrecorded
+        **ends,
     ):
-        super().__init__(model, *state)
+        super().__init__(model, *state, **ends)
         self.graph, self.recordings, self.recording_seconds, self.warn = graph, 0, 0., warn
         self.failed: str | None = None      # why steps run unrecorded
         if graph and self.model.device.type != "cuda":
@@ -266,7 +301,7 @@ class GreedyDecoder(KeptDecoder):
     @torch.no_grad()
     def __call__(self, ids, mask):     # left-padded prompts, and 0 where there is padding: (batch, seq) twice
         "The answers to a batch of prompts, (batch, max_new_tokens): padding after a stop token."
-        with attention_of(self.model):
+        with self.attention():
             decoder = self.prepare(*ids.shape)
             decoder.prefill(ids, mask)
             if self.graph and decoder.graph is None and self.state[0] > 1: self.record(decoder)

@@ -28,6 +28,7 @@ from gemma_peft.training import (
     picture,
     plot_ledger,
     predicted_memory,
+    quantiser,
     validation_loss,
 )
 
@@ -76,7 +77,11 @@ def train_adapter(
     model, metrics = fit(run, "qlora", rows, make, rate, peft_config=lora_config(run),
                          validation=validation)
     metrics["validation_loss"] = validation_loss(model, validation, tokenizer.pad_token_id)
-    save_adapter(run, model, tokenizer, "models/qlora/final", "qlora", metrics)
+    beside = {}
+    if run.config.qlora.budget_gib:
+        beside["allocation.json"] = kept = quantiser("allocation")(run, whole=True)
+        metrics["allocation"] = {k: v for k, v in kept.items() if k not in ("made_from", "formats", "bought")}
+    save_adapter(run, model, tokenizer, "models/qlora/final", "qlora", metrics, beside)
     run.write_json("results/metrics/qlora_metrics.json", metrics)
     del model
     free_memory()

@@ -10,20 +10,21 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "other_versions", "read_record", "seal", "set_aside"
     ],
     "loading": [
-        "QUANTISERS", "QUANTISERS_FROM", "choose_attention", "choose_gpu", "choose_precision",
-        "compute_settings", "free_memory", "gpu_capability", "gpu_gib", "load_base", "load_model",
-        "model_folders", "quantiser"
+        "ON_BASE", "OPTIMISERS", "OPTIMISERS_FROM", "QUANTISERS", "QUANTISERS_FROM", "choose_attention",
+        "choose_gpu", "choose_precision", "chosen_formats", "compute_settings", "four_bit_parts",
+        "four_bits", "free_memory", "gpu_capability", "gpu_gib", "in_adapter_dtype", "load_base",
+        "load_folder", "load_model", "model_folders", "optimiser", "quantiser"
     ],
     "losses": [
         "head_logits", "hidden_and_targets", "length_batches", "mean_loss", "reference_loss",
         "validation_loss"
     ],
     "memory": [
-        "BYTES", "COMPONENTS", "FRAGMENTS", "Ledger", "MARK", "NAMES", "RECORDED", "REFRESHED", "SAVED",
-        "SHARE", "STEPPED", "TRL_TILE", "WIDTHS", "WORKSPACE", "check_measured", "galore_sizes",
-        "galore_static", "galore_storage", "layer_bytes", "ledger", "logits_bytes", "mode_that_fits",
-        "picture", "plot_ledger", "qlora_static", "quantised", "remedies", "step_bytes", "tokens_at_once",
-        "trained_dtype"
+        "COMPONENTS", "FRAGMENTS", "Ledger", "MARK", "NAMES", "RECORDED", "REFRESHED", "SAVED", "SHARE",
+        "STATIC", "STEPPED", "STEPPED_AT_ONCE", "TRL_TILE", "WIDTHS", "WORKSPACE", "adapter_step_bytes",
+        "check_measured", "galore_sizes", "galore_static", "galore_storage", "layer_bytes", "ledger",
+        "logits_bytes", "mode_that_fits", "picture", "plot_ledger", "qlora_static", "remedies",
+        "step_bytes", "tokens_at_once", "trained_dtype"
     ],
     "model_shapes": [
         "SHAPES", "SIGLIP", "Shape", "TEXT", "all_matrices", "matrices", "model_shape", "parameters",
@@ -35,7 +36,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "train_packed", "unpacked"
     ],
     "nested_runs": [
-        "ChildRun", "alone", "child_run", "mirror", "once", "printed_by", "quietly", "trained"
+        "BELOW", "BELOW_FROM", "ChildRun", "alone", "changed", "child_run", "dotted", "mirror", "once",
+        "printed_by", "quietly", "row_settings", "take_over", "trained"
     ],
     "packing": [
         "BlockedCrossEntropy", "EVALUATION_BLOCK", "HEAD_ROWS", "Head", "LinearCrossEntropy", "PACKED",
@@ -44,9 +46,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "packed_loss", "padded_layout", "register", "soft_cap", "split_rows", "step_packs", "with_layout"
     ],
     "plan": [
-        "COMPILE_STEPS", "Machine", "Plan", "attention_of", "bits_of", "can_fit", "check_prediction",
-        "choose_compile", "choose_mode", "halve", "make_plan", "mode_for", "only_plain", "optimiser_steps",
-        "pack_tokens", "predicted_memory", "shrink", "this_machine", "why_smaller"
+        "COMPILE_STEPS", "Machine", "Plan", "attention_of", "bits_of", "can_fit", "check_adapters",
+        "check_prediction", "choose_compile", "choose_mode", "halve", "make_plan", "mode_for", "only_plain",
+        "optimiser_steps", "pack_tokens", "predicted_memory", "shrink", "this_machine", "why_smaller"
     ],
     "progress": [
         "DEFINITIONS", "SHARED_GIB", "current_peak_gib", "gpu_shared", "peaks_of", "progress_line",
@@ -58,6 +60,11 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "no_gpu", "noise_keys", "on_default_stream", "out_of_memory", "own_stream", "ready_to_train",
         "recomputed", "say_once", "small_timing_buffer", "small_workspaces", "step_on_default_stream",
         "why_unrecorded"
+    ],
+    "stored_base": [
+        "BYTES", "LARGEST", "SMALLEST", "base_bytes", "budget_ends", "check_budget", "embedding_bytes",
+        "embedding_format", "kinds_of", "matrix_bytes", "other_bytes", "quantised", "stored_bits",
+        "stored_bytes"
     ],
     "toy_runs": [
         "Killed", "Pretended", "TOY_SETTINGS", "kill_at", "same_weights", "stopped", "toy_base", "toy_run",

@@ -45,7 +45,7 @@ from gemma_peft.training.progress import (
 
 from ..templating import labels
 from .checkpoints import checkpoints_in, find_checkpoint, other_versions, read_record, seal
-from .loading import compute_settings, free_memory, gpu_gib
+from .loading import compute_settings, free_memory, gpu_gib, in_adapter_dtype, optimiser
 from .plan import Plan, check_prediction, make_plan, why_smaller
 
 # %% ../../nbs/03_training.ipynb #81f2e75c
@@ -151,6 +151,7 @@ def make_trainer_class():
         on_progress, record = None, {}                # record: what its checkpoints say of how they were made
         seconds_before, peak_before, reserved_before = 0., 0., 0.
         peak_of_attempts = None                       # GiB of steps that were made by another plan
+        adapter_dtype: str | None = None              # of adapters; None: there are none
         observer = None                               # what measures and keeps weights on the way
 
         def elapsed(self) -> float:
@@ -172,6 +173,10 @@ def make_trainer_class():
 
         def adopt(self, checkpoint: Path, record: dict):
             "Bring a checkpoint into the form that this mode keeps."
+
+        def _load_from_checkpoint(self, *args, **kwargs):
+            super()._load_from_checkpoint(*args, **kwargs)
+            if self.adapter_dtype: in_adapter_dtype(self.model, self.adapter_dtype)     # peft reads fp32
 
         def _save_checkpoint(self, model, trial):
             limit, self.args.save_total_limit = self.args.save_total_limit, None     # not before the seal
@@ -215,6 +220,7 @@ class Training:
     make_optimizer: Callable | None = None    # (model, learning_rate, steps.Mode) -> optimiser; None: AdamW
     peft_config: object = None                # a peft.LoraConfig, for adapters
     callbacks: tuple = ()                     # transformers.TrainerCallback
+    start: Callable | None = None             # (peft model) -> None: how adapters begin; None: as peft has it
     validation: list[dict] | None = None      # rows that are measured on the way; None: nothing is
 
     @property
@@ -289,8 +295,13 @@ def make_trainer(kind, training: Training, plan: Plan, model, args, **more):
                    callbacks=list(training.callbacks), **more)
     trainer.remove_callback(PrinterCallback)                  # ours prints one line, not a dictionary
     if adapters:
-        for p in trainer.model.parameters():
-            if p.requires_grad: p.data = p.data.float()       # TRL made them bf16
+        trainer.adapter_dtype = dtype = training.run.config.qlora.adapter_dtype
+        in_adapter_dtype(trainer.model, dtype)
+        if training.start and not training.checkpoint():      # a checkpoint holds what became of the start
+            training.start(trainer.model)
+        if dtype == "bfloat16" and not make:
+            make = optimiser("adapters")
+            trainer.optimizer = make(training.run, trainer.model, training.learning_rate, plan.mode)
     trainer.on_progress = progress_line(training.run, training.arm)
     trainer.observer = observer_of(trainer, training, plan)
     return trainer
@@ -384,6 +395,7 @@ def fit(
     make_optimizer=None,     # (model, learning_rate, steps.Mode) -> optimiser; None takes the trainer's AdamW
     peft_config=None,        # a peft.LoraConfig, for adapters
     callbacks=(),            # transformers.TrainerCallback
+    start=None,              # (peft model) -> None: how its adapters begin; None: as peft has it
     validation=None,         # rows measured every training.validation_steps; None: the run's
 ) -> tuple:                  # the trained model, and its metrics
     "Train, resuming where a killed run stopped and going in smaller pieces on a full GPU."
@@ -391,7 +403,7 @@ def fit(
     asked = run.config.training.validation_steps
     if asked and validation is None: validation = run.read_json("data/processed/validation_processed.json")
     training = Training(run, arm, rows, make_model, learning_rate, make_optimizer, peft_config,
-                        tuple(callbacks), validation if asked else None)
+                        tuple(callbacks), start, validation if asked else None)
     checkpoint = training.checkpoint()
     begun = read_record(checkpoint) if checkpoint else None
     plan = make_plan(run.config, arm, training.lengths, begun=begun)
