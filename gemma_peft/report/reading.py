@@ -23,6 +23,7 @@ from gemma_peft.controls import (
     row_folder,
     scored_file,
 )
+
 from ..core import COLOURS, GemmaPeftError, Run
 from ..eval import ARMS, is_mix
 from ..hybrid import all_mixes
@@ -149,7 +150,7 @@ def versus(
 # %% ../../nbs/09a_reading.ipynb #b2daa962
 def primary(
     run: Run,
-) -> dict:   # name, against, when, why (empty where it decides), seeds, rows; empty: an older version compared
+) -> dict:   # name, against, when, why (empty where it decides), seeds, rows; empty: an older version
     "The test that was named before."
     return scored_file(run, COMPARISONS).get("primary", {})
 
