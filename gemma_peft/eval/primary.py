@@ -30,7 +30,6 @@ def primary_name(run: Run) -> str:
     if problems := primary_problems(run.config, run.origin): raise GemmaPeftError(problems[0])
     return ""
 
-
 # %% ../../nbs/06i_primary.ipynb #82c478b1
 def better_single(run: Run) -> tuple[str, dict]:      # the arm, "" if unknown; arm -> validation loss
     "The arm with the lower validation loss."

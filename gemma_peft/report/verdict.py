@@ -30,7 +30,6 @@ from ..hybrid import all_mixes
 from ..training import ledger
 from .claims import claim, mean_over_seeds, noise_floor
 
-
 # %% ../../nbs/09n_verdict.ipynb #0803ee62
 EXPLORED = ("Every other comparison of a mix or a row is explored: it was not named before, so whatever "
             "leads among them may lead by luck.")
