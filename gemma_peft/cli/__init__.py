@@ -8,16 +8,17 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "bench": [
         "Bench", "LIMITS", "OPERATIONS", "SENTENCES", "STYLES", "TARGETS", "add_row", "benches",
         "case_words", "check_names", "curve_rows", "drawn_rows", "generation_rows", "in_fresh_process",
-        "machine", "made_by", "measure_case", "measured_rows", "plot_curves", "plot_training", "read_rows",
-        "result_line", "rows_of_case", "run_bench", "stage_rows_of", "startup_rows", "training_rows",
-        "usual", "verdict"
+        "layout_rows", "machine", "made_by", "measure_case", "measured_rows", "plot_curves",
+        "plot_training", "read_rows", "result_line", "rows_of_case", "run_bench", "stage_rows_of",
+        "startup_rows", "training_rows", "usual", "verdict"
     ],
     "bench_cases": [
-        "CASES", "Case", "FAST", "FRUGAL", "GENERATION", "GENERATION_TARGET", "KEPT", "MAX_LENGTH", "Meter",
-        "NEW_TOKENS", "QUICK", "REFRESH_EVERY", "T4", "bench_model", "bench_prompts", "bench_rows",
-        "bench_run", "curve_difference", "decoding_model", "fit_arm", "measure_generation",
-        "measure_startup", "mode_curve", "plain_generate", "random_model", "stage_seconds", "train_ours",
-        "train_trl", "trl_arguments", "trl_model", "trl_trainer"
+        "CASES", "Case", "FAST", "FRUGAL", "GENERATION", "GENERATION_TARGET", "KEPT", "KEPT_AS",
+        "LAYOUT_CASES", "MAX_LENGTH", "Meter", "NEW_TOKENS", "QUICK", "REFRESH_EVERY", "T4", "bench_model",
+        "bench_prompts", "bench_rows", "bench_run", "curve_difference", "decoding_model", "fit_arm",
+        "measure_generation", "measure_layout", "measure_startup", "mode_curve", "plain_generate",
+        "random_model", "stage_seconds", "train_ours", "train_trl", "trl_arguments", "trl_model",
+        "trl_trainer"
     ],
     "command": [
         "Again", "BenchOnly", "BenchOut", "BenchRun", "Force", "HELP", "InPlace", "Listed", "Methods",

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OPERATIONS', 'LIMITS', 'TARGETS', 'STYLES', 'SENTENCES', 'drawn_rows', 'plot_training', 'machine', 'read_rows',
-           'verdict', 'plot_curves', 'Bench', 'training_rows', 'generation_rows', 'startup_rows', 'stage_rows_of',
-           'curve_rows', 'case_words', 'benches', 'usual', 'made_by', 'add_row', 'measure_case', 'rows_of_case',
-           'measured_rows', 'in_fresh_process', 'check_names', 'run_bench', 'result_line']
+           'verdict', 'plot_curves', 'Bench', 'training_rows', 'generation_rows', 'layout_rows', 'startup_rows',
+           'stage_rows_of', 'curve_rows', 'case_words', 'benches', 'usual', 'made_by', 'add_row', 'measure_case',
+           'rows_of_case', 'measured_rows', 'in_fresh_process', 'check_names', 'run_bench', 'result_line']
 
 # %% ../../nbs/10c_bench.ipynb #d942fde0
 import json
@@ -27,16 +27,20 @@ import torch
 from gemma_peft.cli.bench_cases import (
     CASES,
     GENERATION,
+    LAYOUT_CASES,
     bench_model,
     bench_rows,
     decoding_model,
     measure_generation,
+    measure_layout,
     measure_startup,
     mode_curve,
     stage_seconds,
     train_ours,
     train_trl,
 )
+
+# %% ../../nbs/10c_bench.ipynb #0993f0d2
 from gemma_peft.core import (
     COLOURS,
     LABELS,
@@ -173,6 +177,12 @@ def generation_rows(name: str, run, model: Path, quick: bool) -> list[dict]:
     figures = measure_generation(decoding_model(name, model, quick), name, *((8, 4) if quick else ()))
     return [dict(case=name) | figures]
 
+def layout_rows(name: str, run, model: Path, quick: bool) -> list[dict]:
+    "A row of figures for one way to keep the weights."
+    started = time.perf_counter()
+    figures = measure_layout(name, model, quick)
+    return [dict(case=name) | figures | dict(seconds=time.perf_counter() - started)]
+
 def startup_rows(name: str, run, model: Path, quick: bool) -> list[dict]:
     "Rows of start-up."
     return [dict(case=case) | figures for case, figures in measure_startup().items()]
@@ -191,7 +201,7 @@ def curve_rows(name: str, run: Run, model: Path, quick: bool):
 
 def case_words(name: str) -> str:
     "What a training case is, in a sentence."
-    c = CASES[name]
+    c = (CASES | LAYOUT_CASES)[name]
     if c.trl: return f"{LABELS[c.arm]} by plain TRL: {c.trl['optim']}, {c.trl['micro']} rows at once"
     changes = ", ".join(f"{k}={v}" for k, v in c.settings.items())
     return f"{LABELS[c.arm]}, {changes}" + (f", within {c.cap_gib} GiB" if c.cap_gib else "")
@@ -203,6 +213,7 @@ def benches() -> dict[str, Bench]:     # name -> what it is; those of the optimi
     from gemma_peft.galore import GALORE_BENCHES
     from gemma_peft.qlora import EMBEDDING_WHAT, embedding_losses
     known = {name: Bench(case_words(name), "training", training_rows) for name in CASES}
+    known |= {name: Bench(case_words(name), "layouts", layout_rows) for name in LAYOUT_CASES}
     known |= {name: Bench(f"generation, {n} prompts together", "generation", generation_rows)
               for name, n in GENERATION.items()}
     known["startup"] = Bench("seconds until the package and the command are there", "training", startup_rows)
@@ -225,6 +236,8 @@ def usual(run: Run | None) -> list[str]:
 SENTENCES = dict(
     training="Training of Gemma-3-1B's shape with random weights, 16 rows a step; also seconds of start-up "
              "and of a run's stages",
+    layouts="Peak memory of Gemma-3-1B's shape with its weights kept in several ways, measured and as the "
+            "ledger predicts it; random weights, 16 rows a step",
     generation="Greedy answers of Gemma-3-1B's shape with random weights, prompts of about 70 tokens",
     mode_curves="The loss of every step in every mode, on the first rows of a run")
 

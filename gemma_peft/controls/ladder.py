@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FULL', 'COST', 'make_base_nf4', 'merged_model', 'make_merged_dequantised', 'make_merged', 'train_row', 'full_base',
            'make_lora', 'full_optimizer', 'trained_as', 'galore_stores', 'train_full_adamw', 'make_full_adamw',
-           'unneeded', 'train_arm_as', 'in_effect', 'make_by_settings', 'note_file', 'make_row', 'equal_epochs',
-           'make_equal_time', 'Fit', 'rank_within', 'make_equal_memory', 'Place', 'measured', 'ladder_table', 'effects',
-           'effect_text', 'plot_ladder']
+           'unneeded', 'train_arm_as', 'in_effect', 'make_by_settings', 'make_average_row', 'note_file', 'make_row',
+           'equal_epochs', 'make_equal_time', 'Fit', 'rank_within', 'make_equal_memory', 'Place', 'measured',
+           'ladder_table', 'effects', 'effect_text', 'plot_ladder']
 
 # %% ../../nbs/08a_ladder.ipynb #a0c11d03
 import json
@@ -44,6 +44,7 @@ from gemma_peft.core import (
     LABELS,
     GemmaPeftError,
     Run,
+    fingerprint,
     get,
     load_adapter,
     load_tokenizer,
@@ -70,6 +71,7 @@ from gemma_peft.training import (
 
 from ..eval import ARMS, results_file, where_it_fits
 from ..galore import GaLoreAdamW, galore_model, save_model
+from ..hybrid import build_average, find_members, load_average_of, member_folders
 from ..qlora import lora_config, lora_update, save_adapter
 
 # %% ../../nbs/08a_ladder.ipynb #2d7ca4f4
@@ -219,6 +221,27 @@ def make_by_settings(run: Run, name: str) -> str:    # a note
     for arm in row.arms: finish_arm(child, arm)
     return ", ".join(f"{k} = {v:g}" if isinstance(v, float) else f"{k} = {v}" for k, v in other.items())
 
+# %% ../../nbs/08a_ladder.ipynb #a0c11e02
+def _members_made(run: Run, row) -> dict:     # member -> hashes of its figures
+    "What stands for the members' weights, which may be gone."
+    def figures(where): return fingerprint(where, ["results/metrics/*_metrics.json"])
+    places = {m: next((p for p in member_folders(run, m) if p.exists()), None) for m in row.members}
+    return {m: sorted(f["hash"] for f in figures(p).values()) if p else None for m, p in places.items()}
+
+def make_average_row(run: Run, name: str) -> str:    # who is in it, and with how much
+    "Average the members of a row. Raises one GemmaPeftError for those that were not made."
+    row, folder, figures = ROWS[name], f"models/{name}/final", f"results/metrics/{name}_metrics.json"
+    where, inputs = f"ladder/{name}", dict(average=row.average, members=_members_made(run, row))
+    if not (run.path / where / results_file(name)).exists(): find_members(run, list(row.members))
+    child = child_run(run, where)
+    def make(): return build_average(run, child, name, folder, row.average, list(row.members))
+    def load():
+        if not (child.path / folder).is_dir(): (child.path / figures).unlink(missing_ok=True)
+        once(child, figures, inputs, make)
+        return load_average_of(run, child, folder)
+    finish(child, name, load, inputs)
+    return ", ".join(f"{m['name']} {m['weight']:g}" for m in child.read_json(figures)["members"])
+
 # %% ../../nbs/08a_ladder.ipynb #a0c11d21
 def note_file(run: Run, name: str) -> str:
     "The file of the run that says a row is done, and what there is to say about it."
@@ -233,7 +256,8 @@ def make_row(
     if row not in names:
         raise GemmaPeftError(f"ladder row {row!r} must be one of {', '.join(names)}.{nearest(row, names)}")
     if seed is not None: run = with_row_seed(run, seed)
-    note = MAKERS.get(row, partial(make_by_settings, name=row))(run) or ""
+    maker = make_average_row if ROWS[row].average else make_by_settings
+    note = MAKERS.get(row, partial(maker, name=row))(run) or ""
     run.write_json(note_file(run, row), dict(note=note))         # also where there was nothing to make
     return note
 

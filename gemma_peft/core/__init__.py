@@ -20,6 +20,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "ABSENT", "EXAMPLE", "LOGIN", "REFUSED", "UNREACHABLE", "causes", "hub_commit", "hub_remedy",
         "hub_token", "without_token"
     ],
+    "layouts": [
+        "ATTENTION", "BITS", "FORMATS", "GROUPS", "MLP", "PARTS", "PRESETS", "base_formats", "formats_of",
+        "layout_problems", "read_layout"
+    ],
     "locks": [
         "BEATS", "Held", "LEASE", "LOCK_TOKENS", "LockError", "STAGE", "acquire", "go_along", "held",
         "hold", "holder", "joined", "lock_environment", "lock_holder", "locked", "lost", "ours",

@@ -182,9 +182,10 @@ class GaLoreConfig:
     projector: str = setting("auto", "storage of the projectors: as precise as the weights, or 4 bits; "
                                      "auto takes 4 bits in the frugal mode",
                              choices=("auto", "weight", "4bit"))
-    layerwise: str = setting("auto", "free each gradient in the backward pass: project it there, or update "
-                                     "there; auto projects in the frugal mode",
-                             choices=("auto", "off", "projected", "backward"))
+    layerwise: str = setting("auto", "free each gradient in the backward pass: project it there, its sum on "
+                                     "the GPU or in the computer's memory (host), or update there; auto "
+                                     "projects in the frugal mode, where outside and full_share do not need "
+                                     "it whole", choices=("auto", "off", "projected", "backward", "host"))
     train_embeddings: bool = setting(False, "also train the tied embedding and the norms, with plain AdamW")
     moments: str = setting("kept", "Adam's moments when a subspace is refreshed: kept as they are, or turned "
                                    "into the new basis", choices=("kept", "turned"), before="kept")
@@ -195,7 +196,8 @@ class GaLoreConfig:
                                     "next, drawn anew each time and debiased (GUM); 0 is none",
                                 low=0, high=1, before=0.)
     rank_energy: float = setting(0., "share of the gradient's energy that a subspace must hold; each matrix "
-                                     "takes the smallest rank up to galore.rank that does; 0: all the same",
+                                     "uses the smallest rank up to galore.rank that does (memory stays that "
+                                     "of galore.rank); 0: all the same",
                                  low=0, high=1, before=0.)
     gap_similarity: float = setting(0., "overlap of two subspaces in a row above which a matrix's gap "
                                         "doubles; 0 never does", low=0, high=1, before=0.)
@@ -223,12 +225,16 @@ class HybridConfig:
     methods: list[str] = setting(
         ["soup", "ensemble"], "the mixes to build and measure",
         choices=("soup", "ensemble", "bits8_soup", "bridge", "lora_then_galore", "galore_then_lora", "route",
-                 "mbr"))
+                 "mbr", "mbr_one"))
     primary: str = setting("bits8_soup", "the mix that is tested against the better arm, named before the "
                                          "test prompts are read; all others are explored",
                            before="bits8_soup")
     soup_coefficients: list[float] = setting(
         [0., .25, .5, .75, 1.], "shares of QLoRA's update that the soup tries", low=0, high=1, empty=False)
+    bridge_directions: str = setting(
+        "sketched", "the bridge's directions: the gradient's strongest, sketched at every refresh; random ones "
+                    "at every refresh; or sketched once, at the first",
+        choices=("sketched", "random", "first"), before="sketched")
 
 # %% ../../nbs/00_core.ipynb #1cd6b73c
 LADDER = ladder_names()         # each a file in nbs/ladder

@@ -18,6 +18,7 @@ import tomllib
 from pathlib import Path
 
 from .config import SOURCES, Config, apply, find_setting, flatten, settings
+from .layouts import layout_problems
 from .look import ConfigError, GemmaPeftError, nearest, shown
 from .paths import here, local_path, read_text
 
@@ -116,21 +117,59 @@ def layered(
 def contradictions(config: Config) -> list[str]:
     "Settings that cannot be true at once."
     t, text = config.tiny, config.controls.forgetting_text
-    problems = [p for s in config.data.sources for p in _source_problems(config, s)]
+    problems = layout_problems(config) + [p for s in config.data.sources for p in _source_problems(config, s)]
     if not config.model.id:
         problems.append("model.id is empty; it must be a hub id, a local folder, or 'tiny'")
     if text == "synthetic" and config.model.id != "tiny":
         problems.append("controls.forgetting_text = 'synthetic' is text of the tiny model's world, but "
                         f"model.id = {shown(config.model.id)}; give a file or a hub id")
+    problems += _unmeasured(config)
     if t.num_attention_heads % t.num_key_value_heads:
         problems.append(f"tiny.num_attention_heads = {t.num_attention_heads} must be a multiple of "
                         f"tiny.num_key_value_heads = {t.num_key_value_heads}")
+    problems += _opposed_in_galore(config.galore)
     for name, width in (("tiny.hidden_size", t.hidden_size), ("tiny.intermediate_size", t.intermediate_size),
                         ("tiny.num_key_value_heads x tiny.head_dim", t.num_key_value_heads * t.head_dim)):
         near = max(32, (width + 16) // 32 * 32)
         if width % 32: problems.append(f"{name} = {width} must be a multiple of 32, the block that 4-bit "
                                        f"kernels work in; the nearest is {near}")
     return problems
+
+def _opposed_to_int8(g) -> list[str]:
+    "Settings of GaLore that weights in int8 cannot have."
+    if g.weight_dtype != "int8": return []
+    problems, int8 = [], "galore.weight_dtype = 'int8'"
+    if g.rounding in ("kahan", "master"): problems.append(
+        f"galore.rounding = {g.rounding!r} keeps more beside a weight than {int8} saves; use stochastic")
+    if g.train_embeddings: problems.append(
+        f"galore.train_embeddings = true, but {int8} freezes the embedding in 8 bits; use false")
+    return problems
+
+def _opposed_in_galore(g) -> list[str]:
+    "Settings of GaLore that cannot be true at once."
+    problems, full = _opposed_to_int8(g), f"galore.full_share = {g.full_share:g}"
+    for need in (f"galore.outside = {shown(g.outside)}",) * (g.outside != "dropped") + (full,) * bool(g.full_share):
+        if g.layerwise in ("projected", "backward", "host"):
+            problems.append(f"{need} needs the whole gradient of a step, but galore.layerwise = "
+                            f"{shown(g.layerwise)} keeps none; use auto or off")
+    if g.full_share and g.outside != "dropped": problems.append(
+        f"{full} trains what lies outside a subspace in its own way; use galore.outside = 'dropped' with it")
+    if g.full_share and g.gap_similarity: problems.append(
+        f"{full} draws all matrices anew at once; use galore.gap_similarity = 0 with it")
+    return problems
+
+def _unmeasured(config: Config) -> list[str]:
+    "Settings of a training that need measurements on the way, where it makes none."
+    t = config.training
+    if t.keep != "last" and config.galore.weight_dtype == "int8":
+        return [f"training.keep = {shown(t.keep)} keeps copies of floating-point weights, but "
+                "galore.weight_dtype = 'int8' trains codes; use `--set training.keep=last`"]
+    if t.validation_steps: return []
+    needs = dict(keep=t.keep in ("best", "mean"), patience=t.patience,
+                 validation_answers=t.validation_answers)
+    return [f"training.{name} = {shown(getattr(t, name))} goes by measurements on the way, but "
+            "training.validation_steps = 0 makes none; add `--set training.validation_steps=50`"
+            for name, asked in needs.items() if asked]
 
 def _source_problems(config: Config, source: str) -> list[str]:
     "What keeps a source from being read."

@@ -64,7 +64,8 @@ STAGES = {
                   ("tiny/", _processed[2], *_arms),
                   (*_results, *(f"results/predictions/{m}.jsonl" for m in ("base", "qlora", "galore"))),
                   "model"),
-    "hybrid": Stage("07_hybrid", "hybrid.make_hybrids", ("model", *_loading, *_answering, "hybrid"),
+    "hybrid": Stage("07_hybrid", "hybrid.make_hybrids",
+                    ("model", "training", "qlora", "galore", *_ledger, *_answering, "hybrid"),
                     ("tiny/", *_processed[1:], *_arms, *_metrics),
                     ("models/hybrid/", "results/metrics/hybrid_*.json"), "model"),
 }

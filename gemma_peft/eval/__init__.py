@@ -25,8 +25,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "resampled_models", "swapped", "without_zero"
     ],
     "generalisation": [
-        "CONTROL_NAMES", "SEEN", "TEXT", "answer_seen", "as_letters", "gap", "general_texts",
-        "measure_model", "text_rows", "training_sample"
+        "CONTROL_NAMES", "SEEN", "TEXT", "answer_on_the_way", "answer_seen", "as_letters", "gap",
+        "general_texts", "measure_model", "text_rows", "training_sample"
     ],
     "generation": [
         "ATTENTION", "Decoder", "DecodingState", "FixedCache", "GreedyDecoder", "KeptDecoder", "LOOK_EVERY",

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTROL_NAMES', 'TEXT', 'SEEN', 'general_texts', 'as_letters', 'text_rows', 'training_sample', 'answer_seen',
-           'measure_model', 'gap']
+           'answer_on_the_way', 'measure_model', 'gap']
 
 # %% ../../nbs/06g_generalisation.ipynb #4f3ff617
 import json
@@ -12,10 +12,10 @@ import random
 from pathlib import Path
 
 from ..core import GemmaPeftError, Run, file_hash, hub_token, load_tokenizer
-from ..training import mean_loss, reference_loss
+from ..training import ANSWERERS, mean_loss, reference_loss
 from .answers import results_file, score
 from .batches import as_prompt, generate_answers
-from .metrics import in_order
+from .metrics import bleu4, in_order, rouge_l
 
 # %% ../../nbs/06g_generalisation.ipynb #7035b839
 def _world_texts(run: Run):
@@ -155,6 +155,25 @@ def answer_seen(
     overall = score(predictions, losses)["overall"]
     scores = [k for m in ("bleu4", "rouge_l") for k in (m, f"{m}_ci95_low", f"{m}_ci95_high")]
     return dict(loss=overall["reference_loss"]) | {k: overall[k] for k in scores} | dict(n=overall["n"])
+
+# %% ../../nbs/06g_generalisation.ipynb #6d0a11f2
+def answer_on_the_way(
+    run: Run,
+    model,               # in evaluation mode
+    rows: list[dict],    # validation rows that are not cut
+    most_tokens: int,    # new tokens an answer may have
+    at_once: int,        # prompts answered together
+) -> dict:               # bleu4 and rouge_l, 0..1
+    "Scores of a model's answers to some validation prompts."
+    tokenizer = load_tokenizer(run)
+    prompts = [as_prompt(r, tokenizer) for r in rows]
+    at_once = min(at_once, run.config.eval.batch_size)
+    answers = generate_answers(model, tokenizer, prompts, most_tokens, at_once,
+                               decoder=run.config.eval.decoder, warn=run.warn)
+    texts, references = [a["prediction"] for a in answers], [r["reference"] for r in prompts]
+    return dict(bleu4=round(bleu4(texts, references), 6), rouge_l=round(rouge_l(texts, references), 6))
+
+ANSWERERS["greedy"] = answer_on_the_way
 
 # %% ../../nbs/06g_generalisation.ipynb #8d6f4636
 def measure_model(

@@ -6,7 +6,10 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "adamw": [
-        "GaLoreAdamW", "LAYERWISE"
+        "GaLoreAdamW", "HOST_CHUNK", "LAYERWISE", "whole_gradient_problems"
+    ],
+    "adaptive": [
+        "needed_ranks", "next_gap", "overlap", "strongest_first"
     ],
     "as_lora": [
         "export_lora", "low_rank_factors"
@@ -19,18 +22,29 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "reference_optimizer", "same_shape", "seconds", "step_cases", "synchronise", "trial_run",
         "weights_and_gradients"
     ],
+    "int8_weights": [
+        "Int8Bucket", "NOISE", "ROWS_AT_ONCE", "TrainedInt8", "TrainedProduct", "int8_codes", "int8_model",
+        "row_scales", "whole_model"
+    ],
     "kernels": [
         "PROJECT_TILE", "SLOWER", "WRITE_TILE", "addresses", "project_kernel", "usable", "why_unusable",
         "write_kernel"
+    ],
+    "layer_sampling": [
+        "debiased", "drawn", "step_length"
     ],
     "low_rank": [
         "GaLoreError", "ITERATIONS", "NUDGE", "OVERSAMPLE", "PROJ_TYPES", "SUBSPACES", "captured_energy",
         "exact_subspace", "gram_subspace", "orthonormal", "project", "project_back", "projected_sides",
         "randomized_subspace"
     ],
+    "outside": [
+        "GROWTH", "limited", "lost_momentum", "scaled_outside"
+    ],
     "parameter_groups": [
-        "Bucket", "CHOICES", "CHUNK", "DEFAULTS", "KEYS", "Key", "LARGE_CHUNK", "STRUCTURE", "chunks",
-        "group_problems", "parameter_problems"
+        "BUCKETS", "Bucket", "CHOICES", "CHUNK", "DEFAULTS", "FIRST_STRUCTURE", "KEYS", "Key",
+        "LARGE_CHUNK", "STRUCTURE", "bucket_class", "chunks", "group_problems", "opposed",
+        "parameter_problems"
     ],
     "precision": [
         "BLOCK_4BIT", "BLOCK_8BIT", "ROUNDINGS", "Stored", "Stored4bit", "Stored8bit", "round_weights",
@@ -39,5 +53,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "train": [
         "as_saved", "galore_groups", "galore_model", "galore_optimizer", "kernels_missing", "save_model",
         "state_gib", "train_galore", "train_weights"
+    ],
+    "turned_moments": [
+        "turned", "turned_squares", "turns"
     ],
 })

@@ -28,12 +28,14 @@ from gemma_peft.training import (
 
 from . import kernels
 from .adamw import GaLoreAdamW
+from .int8_weights import int8_model, whole_model
 
 # %% ../../nbs/05_galore.ipynb #5306c1ee
 def galore_model(run: Run):
     "The base model with the weights that train unfrozen, in galore.weight_dtype."
     import torch
     weight_dtype, compute_dtype = run.config.galore.weight_dtype, compute_settings(run)["dtype"]
+    if weight_dtype == "int8": return int8_model(run)
     if weight_dtype == "bfloat16" and compute_dtype != weight_dtype: raise GemmaPeftError(
         f"galore.weight_dtype = 'bfloat16', but this machine computes in {compute_dtype}; "
         "use `--set galore.weight_dtype=auto`")
@@ -60,8 +62,9 @@ def galore_groups(
         f"galore.rank = {g.rank} exceeds the shorter side of {small} matrices (at least {min(sides)}); "
         "plain AdamW trains those")
     large = {n for n, p in named.items() if n in linear and min(p.shape) >= g.rank}
-    projected = dict(params=[p for n, p in named.items() if n in large], rank=g.rank,
-                     update_proj_gap=g.update_proj_gap, scale=g.scale, proj_type=g.proj_type)
+    keys = ("rank", "update_proj_gap", "scale", "proj_type", "moments", "outside", "full_share", "rank_energy",
+            "gap_similarity")
+    projected = dict(params=[p for n, p in named.items() if n in large]) | {k: getattr(g, k) for k in keys}
     rest = [p for n, p in named.items() if n not in large]
     return [projected] + ([dict(params=rest)] if rest else [])
 
@@ -70,7 +73,9 @@ def kernels_missing(run: Run, model) -> str:    # empty: they serve, or would no
     "Why GaLore's kernels cannot be used on this GPU."
     import torch
     p = next(p for p in model.parameters() if p.requires_grad)
-    wanted = p.device.type == "cuda" and p.dtype == torch.bfloat16 and run.config.galore.proj_type != "full"
+    g = run.config.galore
+    serve = g.proj_type != "full" and g.weight_dtype != "int8"
+    wanted = p.device.type == "cuda" and p.dtype == torch.bfloat16 and serve
     return kernels.why_unusable(p.device) if wanted else ""
 
 def galore_optimizer(
@@ -96,6 +101,7 @@ def state_gib(
     import torch
     buckets = optimizer.buckets() if hasattr(optimizer, "buckets") else []
     states = [b.tensors() for b in buckets] or list(optimizer.state.values())
+    states += [store.parts for b in buckets for store in b.whole_stores.values()]
     tensors = [t for state in states for t in state.values() if torch.is_tensor(t)]
     return sum(t.numel() * t.element_size() for t in tensors) / 2**30
 
@@ -103,7 +109,7 @@ def state_gib(
 def as_saved(run: Run, model):
     "The model in the precision its base is computed in."
     import torch
-    return model.to(getattr(torch, compute_settings(run)["dtype"]))
+    return whole_model(model).to(getattr(torch, compute_settings(run)["dtype"]))
 
 def save_model(
     run: Run,
@@ -140,7 +146,8 @@ def train_weights(
         more_metrics["kernels_reason"] = kernels_missing(run, model) or None
         return galore_optimizer(run, model, *options)
     model, metrics = fit(run, "galore", rows, lambda: galore_model(run), run.config.galore.learning_rate,
-                         make_optimizer=optimizer, callbacks=[_state_meter(more_metrics)])
+                         make_optimizer=optimizer, callbacks=[_state_meter(more_metrics)],
+                         validation=validation)
     tokenizer = load_tokenizer(run)
     metrics |= more_metrics
     metrics["validation_loss"] = validation_loss(as_saved(run, model), validation, tokenizer.pad_token_id)

@@ -4,22 +4,38 @@
 
 # %% auto #0
 __all__ = ['DEFINITIONS', 'MIXES', 'mix', 'ingredients', 'fill', 'compare_updates', 'search_coefficient', 'cost_of_arms',
-           'build_soup', 'AverageProbabilities', 'Ensemble', 'ensemble_loss', 'load_ensemble', 'build_ensemble', 'Mix',
-           'all_mixes', 'read_hybrids', 'make_hybrids', 'compare_with_controls', 'plot_coefficient']
+           'build_soup', 'build_ensemble', 'Mix', 'all_mixes', 'read_hybrids', 'make_hybrids', 'compare_with_controls',
+           'plot_coefficient']
 
 # %% ../../nbs/07_hybrid.ipynb #f0dfbe9d
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
 from importlib import import_module
-from math import log
 from pkgutil import iter_modules
 
-from ..core import COLOURS, LABELS, GemmaPeftError, Run, load_tokenizer, stage, subplots
+from gemma_peft.core import (
+    COLOURS,
+    LABELS,
+    GemmaPeftError,
+    Run,
+    load_tokenizer,
+    signed,
+    stage,
+    subplots,
+)
+from gemma_peft.hybrid.ensembles import (
+    Ensemble,
+    ensemble_loss,
+    load_ensemble,
+    write_recipe,
+)
+
 from ..eval import ARMS, drop_parts, evaluate_model, results_file, where_it_fits
 from ..galore import save_model
+from .averages import cost_of
+from .members import member_folders
 from ..qlora import lora_update
 from ..training import free_memory, load_base, load_model, mean_loss, reference_loss
 
@@ -88,13 +104,13 @@ def search_coefficient(
 
 # %% ../../nbs/07_hybrid.ipynb #b56c202b
 DEFINITIONS = dict(
-    train_seconds="seconds of both arms, one after the other", train_tokens="tokens both arms saw",
+    train_seconds="seconds of all members, one after the other", train_tokens="tokens they saw",
     tokens_per_second="train_tokens / train_seconds",
-    peak_memory_gib="the larger of both arms' training peaks; the other peak_*_gib likewise",
-    trainable_parameters="of both arms together",
-    build_seconds="time to make the mix from the trained arms, choosing included",
+    peak_memory_gib="the largest of the members' training peaks; the other peak_*_gib likewise",
+    trainable_parameters="of all members together",
+    build_seconds="time to make the mix from the trained members, choosing included",
     validation_loss="mean loss per token of the validation slice, in nats",
-    tried="every coefficient (QLoRA's share) with its validation loss",
+    tried="every choice of weights (a coefficient is QLoRA's share) with its validation loss",
     controls="validation loss of both arms alone, as they were trained",
     updates="norms of both updates relative to the base, and their cosine",
     inference_models="models held in memory to answer")
@@ -102,12 +118,7 @@ DEFINITIONS = dict(
 def cost_of_arms(run: Run) -> dict:
     "What training both arms took, in the keys of their metrics files."
     arms = [run.read_json(f"results/metrics/{a}_metrics.json") for a in ARMS]
-    summed = ("train_seconds", "train_tokens", "steps", "trainable_parameters")
-    total = {k: round(sum(a[k] for a in arms), 3) for k in summed}
-    def peak(key): return max((a[key] for a in arms if a.get(key) is not None), default=None)
-    peaks = {k: peak(k) for k in (f"peak_{part}_gib" for part in ("memory", "allocated", "reserved", "rss"))}
-    return total | peaks | dict(tokens_per_second=round(total["train_tokens"] / total["train_seconds"], 1),
-                                controls={a: m["validation_loss"] for a, m in zip(ARMS, arms)})
+    return cost_of(arms) | dict(controls={a: m["validation_loss"] for a, m in zip(ARMS, arms)})
 
 # %% ../../nbs/07_hybrid.ipynb #cc61ad94
 def build_soup(
@@ -128,106 +139,16 @@ def build_soup(
                 total_parameters=sum(p.numel() for p in model.parameters()), inference_models=1,
                 build_seconds=round(time.perf_counter() - started, 2), **cost_of_arms(run))
 
-# %% ../../nbs/07_hybrid.ipynb #10e6dfad
-class AverageProbabilities:
-    "A logits processor: log Σ wᵢ pᵢ over the generating model (first weight) and the `others`."
-    def __init__(self,
-        others: list,         # models beside the one that generates
-        weights: list[float], # one a model, the generating one first; they sum to 1
-        attention_mask,       # of the left-padded prompts, (batch, seq)
-    ):
-        self.others, self.weights, self.mask = others, weights, attention_mask
-        self.caches, self.seen = [None] * len(others), 0
-
-    def __call__(self, input_ids, scores):       # (batch, seq so far), (batch, vocab)
-        import torch
-        new = input_ids.shape[1] - self.mask.shape[1]
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), new)], dim=1)
-        # what the caches have not seen: first the whole prompt, then a token at a time
-        fresh = slice(self.seen, None)
-        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, fresh]
-        logs = [log(self.weights[0]) + scores.float().log_softmax(-1)]
-        for i, (model, weight) in enumerate(zip(self.others, self.weights[1:])):
-            out = model(input_ids=input_ids[:, fresh], attention_mask=self.mask, position_ids=positions,
-                        past_key_values=self.caches[i], use_cache=True, logits_to_keep=1)
-            self.caches[i] = out.past_key_values
-            logs.append(log(weight) + out.logits[:, -1].float().log_softmax(-1))
-        self.seen = input_ids.shape[1]
-        return reduce(torch.logaddexp, logs)
-
-# %% ../../nbs/07_hybrid.ipynb #99546552
-class Ensemble:
-    "Several models that answer as one, by the mean of their next-token probabilities."
-    def __init__(self,
-        models: list,                        # in eval mode, on one device, with one vocabulary
-        weights: list[float] | None = None,  # one a model, summing to 1; equal when None
-    ):
-        self.models, self.weights = models, weights or [1 / len(models)] * len(models)
-        one_each = len(self.weights) == len(models) and min(self.weights) > 0
-        if not one_each or abs(sum(self.weights) - 1) > 1e-6:
-            raise GemmaPeftError(f"weights {self.weights} must be {len(models)} positive numbers that sum to "
-                                 "1")
-
-    @property
-    def device(self): return self.models[0].device
-
-    def generate(self, input_ids, attention_mask, **kwargs):
-        from transformers import LogitsProcessorList
-        average = LogitsProcessorList([AverageProbabilities(self.models[1:], self.weights, attention_mask)])
-        return self.models[0].generate(input_ids=input_ids, attention_mask=attention_mask,
-                                       logits_processor=average, **kwargs)
-
-    def reference_loss(self, rows, pad_token_id):
-        "(summed loss, counted tokens) of each row, as `ensemble_loss` gives it."
-        return ensemble_loss(self.models, self.weights, rows, pad_token_id)
-
-# %% ../../nbs/07_hybrid.ipynb #39a0691f
-def ensemble_loss(
-    models: list,               # in eval mode, on one device
-    weights: list[float],       # one a model
-    rows: list[dict],           # input_ids and assistant_spans
-    pad_token_id: int,
-    batch_tokens: int = 8192,   # tokens of a batch, padding included
-    head_tokens: int = 1024,    # positions multiplied with a head at a time
-) -> list[tuple[float, int]]:   # each row's summed loss in nats, and its counted tokens
-    "Negative log of the mean probability of the tokens in `assistant_spans`, row by row."
-    import torch
-
-    from gemma_peft.training import head_logits, hidden_and_targets, length_batches
-    sums, counts = [0.] * len(rows), [0] * len(rows)
-    def log_probability(model, hidden, target):      # (n, width), (n,) -> (n,)
-        pieces = zip(hidden.split(head_tokens), target.split(head_tokens))
-        logs = [head_logits(model, h).log_softmax(-1).gather(1, t[:, None])[:, 0] for h, t in pieces]
-        return torch.cat(logs)
-    with torch.inference_mode():
-        for batch in length_batches(rows, batch_tokens):
-            passes = [hidden_and_targets(m, [rows[i] for i in batch], pad_token_id) for m in models]
-            _, target, row = passes[0]
-            logs = [log(w) + log_probability(m, hidden, target)
-                    for m, w, (hidden, _, _) in zip(models, weights, passes)]
-            losses = -reduce(torch.logaddexp, logs)
-            per_row = torch.zeros(len(batch), device=losses.device).index_add_(0, row, losses).tolist()
-            for j, i in enumerate(batch): sums[i], counts[i] = per_row[j], int((row == j).sum())
-    return list(zip(sums, counts))
-
 # %% ../../nbs/07_hybrid.ipynb #44043069
-def load_ensemble(run: Run) -> Ensemble:
-    "The ensemble that the recipe describes."
-    members = run.read_json("models/hybrid/ensemble/final/ensemble.json")["members"]
-    return Ensemble([load_model(run, m["name"]) for m in members], [m["weight"] for m in members])
-
 def build_ensemble(
     run: Run,
 ) -> dict:     # metrics
     "Write the recipe to models/hybrid/ensemble/final/ensemble.json and measure its validation loss."
-    started = time.perf_counter()
-    members = [dict(name=a, path=f"models/{a}/final", weight=1 / len(ARMS)) for a in ARMS]
-    recipe = json.dumps(dict(average="next-token probabilities", members=members), indent=1)
-    with run.writing("models/hybrid/ensemble/final") as folder:
-        folder.mkdir()
-        (folder / "ensemble.json").write_text(recipe + "\n")
+    started, shares = time.perf_counter(), [1 / len(ARMS)] * len(ARMS)
+    write_recipe(run, "models/hybrid/ensemble/final", list(ARMS), shares)
     ensemble, rows = load_ensemble(run), run.read_json("data/processed/validation_processed.json")
     loss = mean_loss(ensemble.reference_loss(rows, load_tokenizer(run).pad_token_id))
+    members = [dict(name=a, path=f"models/{a}/final", weight=w) for a, w in zip(ARMS, shares)]
     return dict(method="ensemble", members=members, validation_loss=round(loss, 6),
                 total_parameters=sum(p.numel() for m in ensemble.models for p in m.parameters()),
                 inference_models=len(members), build_seconds=round(time.perf_counter() - started, 2),

@@ -28,6 +28,7 @@ from gemma_peft.training import (
     picture,
     plot_ledger,
     predicted_memory,
+    quantiser,
     validation_loss,
 )
 
@@ -73,9 +74,14 @@ def train_adapter(
     "Train the run's adapter on `rows` and save it in models/qlora/final."
     def make(): return load_base(run, quantised=True)
     rate, tokenizer = run.config.qlora.learning_rate, load_tokenizer(run)
-    model, metrics = fit(run, "qlora", rows, make, rate, peft_config=lora_config(run))
+    model, metrics = fit(run, "qlora", rows, make, rate, peft_config=lora_config(run),
+                         validation=validation)
     metrics["validation_loss"] = validation_loss(model, validation, tokenizer.pad_token_id)
-    save_adapter(run, model, tokenizer, "models/qlora/final", "qlora", metrics)
+    beside = {}
+    if run.config.qlora.budget_gib:
+        beside["allocation.json"] = kept = quantiser("allocation")(run, whole=True)
+        metrics["allocation"] = {k: v for k, v in kept.items() if k not in ("made_from", "formats", "bought")}
+    save_adapter(run, model, tokenizer, "models/qlora/final", "qlora", metrics, beside)
     run.write_json("results/metrics/qlora_metrics.json", metrics)
     del model
     free_memory()
@@ -96,6 +102,9 @@ def plot_losses(
     curve, colour = metrics["loss_curve"], COLOURS[metrics["method"]]
     _, ax = subplots(figsize=(6.5, 2.8))
     ax.plot([p["tokens"] for p in curve], [p["loss"] for p in curve], color=colour, label="training loss")
+    if way := metrics.get("validation_curve"):
+        ax.plot([p["tokens"] for p in way], [p["loss"] for p in way], "o--", ms=3, mfc="white", color=colour,
+                label="validation loss, on the way")
     ax.axhline(metrics["validation_loss"], color=colour, ls=":", label="validation loss, at the end")
     ax.set(xlabel="tokens seen", ylabel="nats a token")
     ax.legend(frameon=False)

@@ -40,6 +40,7 @@ from gemma_peft.report.reading import (
 from ..core import STAGES, Run, duration, get, listed, signed, stage_state
 from ..eval import ARMS, DEFINITIONS
 from ..hybrid import all_mixes
+from ..training import too_long
 from .claims import beyond_findings, control_findings, quality_findings, spoken
 from .plots import spread
 from .verdict import primary_findings, seen_findings
@@ -144,6 +145,7 @@ def learning_findings(run: Run) -> list[str]:
         each = " and ".join(f"{v:.4f} for {label(a)}" for a, v in losses.items())
         lines.append(f"The {name} is {each}.")
         if key == "validation_loss": lines.append(_loss_and_score(run, losses))
+    lines += [f"{sentence}." for m in trained.values() if (sentence := too_long(m))]
     tested = {m: scores(run, m).get("reference_loss") for m in models(run)}
     each = ", ".join(f"{label(m)} {loss:.4f}" for m, loss in tested.items() if loss is not None)
     if each: lines.append(f"Loss a token on the test references: {each}.")

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['StepRows', 'PackCollator', 'make_packed_trainer_class', 'all_packs', 'prepare_at_start', 'make_packed_trainer',
-           'packed_figures', 'packed_steps', 'train_packed', 'packed_state', 'in_frugal_form']
+           'packed_figures', 'packed_steps', 'train_packed', 'unpacked', 'packed_state', 'in_frugal_form']
 
 # %% ../../nbs/03d_modes.ipynb #f6bfa045
 import math
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from gemma_peft.training.trainer import (
@@ -21,7 +21,7 @@ from gemma_peft.training.trainer import (
     training_arguments,
 )
 
-from ..core import load_tokenizer, writing
+from ..core import decoder, load_tokenizer, writing
 from .checkpoints import seal
 from .plan import Plan
 
@@ -106,7 +106,8 @@ def make_packed_trainer(training: Training, plan: Plan):
         gradient_accumulation_steps=1, gradient_checkpointing=False,
         **(dict(optim="adamw_bnb_8bit") if eight_bits else {}))
     model = training.make_model()
-    if adapters and mode.dequantise: model = model.dequantize()
+    beside = adapters or getattr(model, "bridged", False)     # what trains lies beside the base
+    if beside and mode.dequantise: model = model.dequantize()
     pad = load_tokenizer(training.run).pad_token_id
     collator = PackCollator(pad, plan.pack_tokens, plan.longest, mode.bucket, plan.attention == "varlen")
     trainer = make_trainer(make_packed_trainer_class(), training, plan, model, args, data_collator=collator)
@@ -133,7 +134,7 @@ def packed_steps(training: Training, plan: Plan, trainer, keys):
     trained = [p for p in model.parameters() if p.requires_grad]
     autocast = torch.bfloat16 if plan.dtype == "bfloat16" else None
     return PackedSteps(loss, trained, keys, training.run.config.seed, trainer.layerwise(), autocast,
-                       warn=training.run.warn)
+                       warn=training.run.warn, unrecorded=getattr(model, "unrecorded", None))
 
 # %% ../../nbs/03d_modes.ipynb #2667a439
 def train_packed(training: Training, plan: Plan):
@@ -158,18 +159,31 @@ def train_packed(training: Training, plan: Plan):
 
 TRAINERS.update(fast=train_packed, frugal=train_packed)
 
+# %% ../../nbs/03d_modes.ipynb #3d0b0002
+@contextmanager
+def unpacked(
+    model,      # within `ready_to_train` or outside of it
+):
+    "The model as it was before `ready_to_train`, for a while: it takes padded rows, and decodes."
+    from gemma_peft.training.packing import PACKED
+    text = decoder(model)
+    if not hasattr(text, "before_packs"): yield; return
+    (attention, windows), layers = text.before_packs, text.layers
+    ready = [(layer.__dict__.pop("forward"), layer.self_attn.sliding_window) for layer in layers]
+    for layer, window in zip(layers, windows): layer.self_attn.sliding_window = window
+    text.set_attn_implementation(attention)
+    try: yield
+    finally:
+        text.set_attn_implementation(PACKED)
+        for layer, (forward, window) in zip(layers, ready):
+            layer.forward, layer.self_attn.sliding_window = forward, window
+
 # %% ../../nbs/03d_modes.ipynb #cdb76e9f
 def _packed_galore(optimizer, numbers: dict, states: dict):
     "Saved moments and projectors as GaLore's stores keep them; what fits as it is, is copied."
     for b in optimizer.buckets():
         for i, p in enumerate(b.params):
-            if not (old := states.get(numbers[p])): continue
-            b.steps[i] = int(old["step"])
-            for name, store in b.stores.items():
-                ours = {name + part: t[i] for part, t in store.parts.items()}
-                if all(k in old and old[k].shape == t.shape for k, t in ours.items()):
-                    for k, t in ours.items(): t.copy_(old[k])
-                else: b.put(name, slice(i, i + 1), old[name][None].to(b.device))
+            if old := states.get(numbers[p]): b.adopt(i, old)
 
 def _packed_adam(optimizer, numbers: dict, states: dict):
     "AdamW's saved moments as the 8-bit AdamW of bitsandbytes keeps them."

@@ -163,6 +163,7 @@ def ready_to_train(
     before, layers = text.config._attn_implementation, text.layers
     windows = [layer.self_attn.sliding_window for layer in layers]
     register()
+    text.before_packs = before, windows
     try:
         text.set_attn_implementation(PACKED)
         for k, (layer, window) in enumerate(zip(layers, windows)):
@@ -176,6 +177,7 @@ def ready_to_train(
         for layer, window in zip(layers, windows):
             layer.self_attn.sliding_window = window
             layer.__dict__.pop("forward", None)
+        del text.before_packs
 
 # %% ../../nbs/03b_steps.ipynb #af16f657
 MEMORY_FULL = re.compile(r"out[ _]of[ _]memory|_ALLOC_FAILED", re.I)    # CUDA's words; cuBLAS' and cuDNN's
@@ -275,11 +277,12 @@ class PackedSteps:
         autocast=None,         # dtype, or None
         record: bool = True,   # on a GPU
         warn=say_once,         # called with a sentence where packs will run unrecorded
+        unrecorded=None,       # () -> whether packs of this step run as they are; None: none do
     ):
         self.loss, self.parameters, self.keys, self.seed = loss, list(parameters), keys, seed
-        self.optimizer, self.autocast, self.warn = optimizer, autocast, warn
+        self.optimizer, self.autocast, self.warn, self.unrecorded = optimizer, autocast, warn, unrecorded
         self.device, layerwise = self.parameters[0].device, getattr(optimizer, "layerwise", "projected")
-        self.record = record and self.device.type == "cuda" and layerwise == "projected"
+        self.record = record and self.device.type == "cuda" and layerwise in ("projected", "host")
         fixed = self.record and optimizer is None
         self.buffers = [torch.zeros_like(p) for p in self.parameters] if fixed else None
         self.seen, self.recordings, self.pool, self.recording_seconds = set(), {}, None, 0.
@@ -323,6 +326,8 @@ def __call__(self, pack: dict):    # tensors on the CPU
     n, shapes = len(self.keys), _shapes(pack)
     if n: self.keys.copy_(noise_keys(self.seed, self.step, self.count * n, n), non_blocking=True)
     first, self.count, self.packs = self.count == 0, self.count + 1, self.packs + 1
+    if self.unrecorded and self.unrecorded():        # a hook in the layers looks at these
+        with torch.compiler.set_stance("force_eager"): return self.run(_on_device(pack, self.device))
     refresh = first and self.optimizer is not None and self.optimizer.refresh_due()
     again = shapes in self.seen and shapes not in self.recordings
     if self.record and again and not refresh: self._record(pack)
