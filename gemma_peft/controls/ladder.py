@@ -78,7 +78,10 @@ from ..qlora import lora_config, lora_update, save_adapter
 @makes("base_nf4")
 def make_base_nf4(run: Run):
     child = child_run(run, "ladder/base_nf4")
-    finish(child, "base_nf4", lambda: load_base(child, quantised=True), training_inputs(child, "qlora"))
+    def load():      # whatever layout the run's own base has
+        bits = child.config.qlora.embedding_bits
+        return load_base(child, quantised=True, layout="nf4", embedding_bits=bits, corrected=False)
+    finish(child, "base_nf4", load, training_inputs(child, "qlora"))
 
 def merged_model(
     run: Run,             # has an adapter in models/qlora/final

@@ -45,7 +45,8 @@ def colour(model: str) -> str:
 
 def marker(model: str) -> str:
     "Its mark on every plot, which tells the models apart in grey print too."
-    return MARKERS.get(model, "P")
+    others = [m for m in all_mixes() if m not in MARKERS] if is_mix(model) else []
+    return MARKERS.get(model) or ("PX*<>hdp"[others.index(model) % 8] if model in others else "P")
 
 # %% ../../nbs/09a_reading.ipynb #00d24c51
 def stage_of(model: str) -> str:

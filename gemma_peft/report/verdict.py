@@ -107,13 +107,15 @@ def general_text(run: Run, model: str) -> float | None:
 def families_table(
     run: Run,
 ) -> list[dict]:   # one row a model, lowest loss first; what was not measured is left out of a row
-    """Every model of a run: model, role, seeds, reference_loss, bleu4, rouge_l, brevity_penalty, precision,
-    text_loss, least_peak_gib, peak_memory_gib, mode, train_seconds, inference_models."""
+    """Every model of a run: model, role, seeds, reference_loss, bleu4 and rouge_l with the ends of their 95%
+    intervals over prompts and seeds, brevity_penalty, precision, text_loss, least_peak_gib,
+    peak_memory_gib, mode, train_seconds, inference_models."""
     asked_rows(run)
     rows = []
     for m in [*models(run), *controls(run)]:
         own, spent, made = scores(run, m), (cost(run, m) if m != "base" else None) or {}, _figures(run, m)
-        figures = {k: own.get(k) for k in ("reference_loss", "bleu4", "rouge_l", *PARTS_OF_BLEU)}
+        ends = [f"{k}_ci95_{end}" for k in ("bleu4", "rouge_l") for end in ("low", "high")]
+        figures = {k: own.get(k) for k in ("reference_loss", "bleu4", "rouge_l", *PARTS_OF_BLEU, *ends)}
         took = dict(least_peak_gib=least_peak(run, m), peak_memory_gib=spent.get("peak_memory_gib"),
                     mode=made.get("mode"), train_seconds=spent.get("train_seconds"),
                     inference_models=made.get("inference_models", 1))
@@ -133,7 +135,11 @@ def readable_families(
 ) -> list[dict]:
     "The table of families as text; columns that no row has are left out."
     there = [k for k in FAMILY_HEADS if any(k in r for r in rows)]
-    def cell(r, k): return f"{r[k]:{FAMILY_HEADS[k][1]}}" if r.get(k) is not None else "-"
+    def cell(r, k):
+        if r.get(k) is None: return "-"
+        low, high = (r.get(f"{k}_ci95_{end}") for end in ("low", "high"))
+        value = f"{r[k]:{FAMILY_HEADS[k][1]}}"
+        return value if low is None else f"{value} [{low:.3f}, {high:.3f}]"
     def row(r):
         seeds = f" ({r['seeds']} seeds)" if r.get("seeds", 1) > 1 else ""
         named = ", named before" if r.get("role") == "primary" else ""
