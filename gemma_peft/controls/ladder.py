@@ -28,6 +28,17 @@ from gemma_peft.controls.child_runs import (
     overall_of,
     trained,
 )
+from gemma_peft.controls.row_files import (
+    MAKERS,
+    ROWS,
+    asked_rows,
+    makes,
+    name_of,
+    row_and_seed,
+    row_folder,
+    row_name,
+    with_row_seed,
+)
 from gemma_peft.core import (
     COLOURS,
     LABELS,
@@ -62,31 +73,23 @@ from ..eval import ARMS, results_file, where_it_fits
 from ..galore import GaLoreAdamW, galore_model, save_model
 from ..hybrid import build_average, find_members, load_average_of, member_folders
 from ..qlora import lora_config, lora_update, save_adapter
-from gemma_peft.controls.row_files import (
-    MAKERS,
-    ROWS,
-    Row,
-    asked_rows,
-    makes,
-    name_of,
-    row_and_seed,
-    row_folder,
-    row_name,
-    with_row_seed,
-)
 
 # %% ../../nbs/08a_ladder.ipynb #2d7ca4f4
 @makes("base_nf4")
 def make_base_nf4(run: Run):
     child = child_run(run, "ladder/base_nf4")
-    finish(child, "base_nf4", lambda: load_base(child, quantised=True), training_inputs(child, "qlora"))
+    def load():      # whatever layout the run's own base has
+        bits = child.config.qlora.embedding_bits
+        return load_base(child, quantised=True, layout="nf4", embedding_bits=bits, corrected=False)
+    finish(child, "base_nf4", load, training_inputs(child, "qlora"))
 
 def merged_model(
     run: Run,             # has an adapter in models/qlora/final
     dequantised: bool,    # into the 4-bit values, expanded; otherwise into the base in full precision
 ):
     "The adapter's update added to the base, in fp32, then rounded to the base's precision."
-    update, model = lora_update(run), load_base(run, quantised=dequantised)
+    update = lora_update(run, learned=not dequantised)        # the full base needs no mending
+    model = load_base(run, quantised=dequantised, corrected=False)
     if dequantised: model = model.dequantize()
     for name, p in model.named_parameters():
         if name in update: p.data = where_it_fits(_added, p.data, update[name], device=p.device)
