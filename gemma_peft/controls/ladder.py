@@ -31,6 +31,7 @@ from gemma_peft.controls.child_runs import (
 from gemma_peft.controls.row_files import (
     MAKERS,
     ROWS,
+    Row,
     asked_rows,
     makes,
     name_of,
