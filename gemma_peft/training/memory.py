@@ -240,6 +240,7 @@ def _activations(s, config, method, mode, dtype, compiled) -> tuple[float, float
     logits = logits_bytes(s, mode, dtype, tokens, compiled) + _head_bytes(s, config, method, mode, dtype)
     return saved, 0 if checkpoint == "none" else layer, logits
 
+# %% ../../nbs/03c_memory.ipynb #37eacfae
 STATIC = dict(qlora=qlora_static, galore=galore_static)      # what a method keeps from step to step
 
 def ledger(

@@ -258,6 +258,14 @@ def sizes(self) -> dict:
     return dict(mode=self.mode.name, micro=self.micro, accumulation=self.accumulation,
                 pack_tokens=self.pack_tokens, compiled=self.compiled)
 
+# %% ../../nbs/03e_plan.ipynb #c645b140
+def check_adapters(config: Config, arm: str, machine: Machine, dtype: str):
+    "Raises GemmaPeftError where adapters are to be in bf16 on a GPU that does not compute in it."
+    small = arm == "qlora" and config.qlora.adapter_dtype == "bfloat16"
+    if small and machine.device == "cuda" and dtype != "bfloat16": raise GemmaPeftError(
+        f"qlora.adapter_dtype = 'bfloat16', but training computes in {dtype} on this GPU; use "
+        "`--set qlora.adapter_dtype=float32`")
+
 # %% ../../nbs/03e_plan.ipynb #59c59634
 def _chosen(config, arm, rows: int, dtype: str, machine: Machine) -> dict:
     "Mode, sizes and compiling as settings and hardware ask for them."
@@ -282,13 +290,6 @@ def _begun(record: dict, machine: Machine) -> dict:
     return dict(mode=mode, mode_reason=record["mode_reason"], micro=way["micro"],
                 accumulation=way["accumulation"], compiled=compiled, compile_reason=compile_reason,
                 size_reason="a checkpoint's")
-
-def check_adapters(config: Config, arm: str, machine: Machine, dtype: str):
-    "Raises GemmaPeftError where adapters are to be in bf16 on a GPU that does not compute in it."
-    small = arm == "qlora" and config.qlora.adapter_dtype == "bfloat16"
-    if small and machine.device == "cuda" and dtype != "bfloat16": raise GemmaPeftError(
-        f"qlora.adapter_dtype = 'bfloat16', but training computes in {dtype} on this GPU; use "
-        "`--set qlora.adapter_dtype=float32`")
 
 def make_plan(
     config: Config,
