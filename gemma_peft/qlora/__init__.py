@@ -7,9 +7,9 @@ from lazy_loader import attach
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "allocation": [
         "DEPENDS", "KEPT", "LAYOUT_WHAT", "Listener", "Option", "ROWS", "Sensitivity", "TRAINING_ROWS",
-        "allocate", "allocated_formats", "allocation_lines", "calibration_part", "kept_allocation",
-        "layout_losses", "make_allocation", "margins", "options_of", "plot_allocation", "purchases",
-        "rounded_to", "run_options", "sensitivities", "steps_up"
+        "allocate", "allocated_formats", "allocation_lines", "calibration_part", "greedy",
+        "kept_allocation", "layout_losses", "make_allocation", "margins", "options_of", "plot_allocation",
+        "purchases", "rounded_to", "run_options", "sensitivities", "steps_up"
     ],
     "bits": [
         "BLOCK", "CHUNK", "EMBEDDING_LAYOUTS", "EMBEDDING_WHAT", "LAYOUTS", "Layout", "QuantisedEmbedding",

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'KEPT', 'DEPENDS', 'TRAINING_ROWS', 'LAYOUT_WHAT', 'Sensitivity', 'margins', 'calibration_part', 'Listener',
-           'sensitivities', 'Option', 'rounded_to', 'options_of', 'steps_up', 'allocate', 'purchases',
+           'sensitivities', 'Option', 'rounded_to', 'options_of', 'steps_up', 'greedy', 'allocate', 'purchases',
            'kept_allocation', 'run_options', 'make_allocation', 'allocation_lines', 'allocated_formats',
            'plot_allocation', 'layout_losses']
 
@@ -225,21 +225,18 @@ def steps_up(options: list[Option]) -> list[tuple[Option, Option]]:
         hull.append(o)
     return list(zip(hull, hull[1:]))
 
-def allocate(
+def greedy(
     options: dict,      # matrix -> its Options
     budget: float,      # bytes for all of them
-) -> tuple[dict, list[dict]]:    # matrix -> Option; the steps that were bought: matrix, bytes, damage
-    "The format of each matrix, greedily. Raises GemmaPeftError where the cheapest do not fit."
+) -> tuple[dict, list[dict]]:    # matrix -> Option; the steps that were bought: matrix, format, bytes, damage
+    "From the cheapest formats upwards, always the step that saves most damage a byte and still fits."
     chosen = {name: min(of, key=lambda o: o.bytes) for name, of in options.items()}
-    spent = sum(o.bytes for o in chosen.values())
-    if spent > budget: raise GemmaPeftError(
-        f"a budget of {budget / 2**30:.4g} GiB is too little: the smallest formats need {spent / 2**30:.4g}")
-    waiting, bought = [], []
+    spent, waiting, bought = sum(o.bytes for o in chosen.values()), [], []
     def offer(name, steps):
         if not steps: return
         (low, high), *later = steps
-        gain = (low.damage - high.damage) / (high.bytes - low.bytes)
-        heapq.heappush(waiting, (-gain, name, high, later, high.bytes - low.bytes, low.damage - high.damage))
+        more, saved = high.bytes - low.bytes, low.damage - high.damage
+        heapq.heappush(waiting, (-saved / more, name, high, later, more, saved))
     for name in sorted(options): offer(name, steps_up(options[name]))
     while waiting:
         _, name, high, later, more, saved = heapq.heappop(waiting)
@@ -248,6 +245,25 @@ def allocate(
         bought.append(dict(matrix=name, format=high.format, bytes=more, damage=saved))
         offer(name, later)
     return chosen, bought
+
+# %% ../../nbs/04c_allocation.ipynb #0875ce14
+def allocate(
+    options: dict,      # matrix -> its Options
+    budget: float,      # bytes for all of them
+) -> tuple[dict, list[dict]]:    # as `greedy` gives them
+    "The best of the greedy ways around each format of the largest matrix. Raises GemmaPeftError for none."
+    least = sum(min(o.bytes for o in of) for of in options.values())
+    if least > budget: raise GemmaPeftError(
+        f"a budget of {budget / 2**30:.4g} GiB is too little: the smallest formats need {least / 2**30:.4g}")
+    largest, ways = max(options, key=lambda name: max(o.bytes for o in options[name])), []
+    low = min(options[largest], key=lambda o: o.bytes)
+    for o in options[largest]:
+        if least + o.bytes - low.bytes > budget: continue
+        chosen, bought = greedy(options | {largest: [o]}, budget)
+        step = dict(matrix=largest, format=o.format, bytes=o.bytes - low.bytes, damage=low.damage - o.damage)
+        ways.append((chosen, bought + [step] * (o is not low)))
+    chosen, bought = min(ways, key=lambda way: sum(o.damage for o in way[0].values()))
+    return chosen, sorted(bought, key=lambda b: -b["damage"] / b["bytes"])
 
 # %% ../../nbs/04c_allocation.ipynb #9ddf71a6
 def purchases(
