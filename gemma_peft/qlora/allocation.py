@@ -19,6 +19,7 @@ from gemma_peft.core import (
     FORMATS,
     GemmaPeftError,
     Run,
+    base_name,
     decoder,
     fingerprint,
     flatten,
@@ -284,7 +285,7 @@ def purchases(
 
 # %% ../../nbs/04c_allocation.ipynb #63a33158
 KEPT = ("models/qlora/final/allocation.json", "models/qlora/allocation.json")     # after training; before
-DEPENDS = ("model.id", "model.revision", "qlora.budget_gib", "qlora.quant_type", "qlora.double_quant",
+DEPENDS = ("model.revision", "qlora.budget_gib", "qlora.quant_type", "qlora.double_quant",
            "qlora.calibration_rows")
 TRAINING_ROWS = "data/processed/train_processed.json"
 
@@ -293,7 +294,7 @@ def _made_from(run: Run) -> dict:
     values = flatten(run.config)
     rows = fingerprint(run.path, [TRAINING_ROWS]).get(TRAINING_ROWS) or {}
     return {name: values[name] for name in DEPENDS} | dict(
-        dtype=compute_settings(run)["dtype"], rows=rows.get("hash"))
+        model=base_name(run), dtype=compute_settings(run)["dtype"], rows=rows.get("hash"))
 
 def kept_allocation(run: Run) -> dict:
     "The allocation that a run keeps; empty where there is none, or of other settings or rows."
@@ -349,11 +350,11 @@ def make_allocation(
 def allocation_lines(allocation: dict) -> list[str]:
     "What a budget bought, in words."
     a = allocation
-    lines = [f"{a['stored_gib']:.3f} of {a['budget_gib']:g} GiB; estimated damage {a['damage']:.4f} nats a "
-             f"token, {a['least_damage']:.4f} in the smallest layout ({a['least_gib']:.3f} GiB)"]
+    lines = [f"{a['stored_gib']:.4g} of {a['budget_gib']:.4g} GiB; estimated damage {a['damage']:.2g} nats a "
+             f"token, {a['least_damage']:.2g} in the smallest layout ({a['least_gib']:.4g} GiB)"]
     for p in a["parts"]:
         what = ", ".join(f"{count} x {name}" for name, count in sorted(p["matrices"].items()))
-        lines.append(f"{p['gib']:.3f} GiB saved {p['damage_saved']:.4f}: {what}")
+        lines.append(f"{p['gib']:.2g} GiB saved {p['damage_saved']:.2g}: {what}")
     return lines
 
 def allocated_formats(
