@@ -136,6 +136,7 @@ def _pass(model, pack: dict, head, listener: Listener) -> int:    # tokens that 
         listener.add("lookup", squares.sum(0).double(), rows.double())
     return len(pack["target"])
 
+# %% ../../nbs/04c_allocation.ipynb #7fdef35d
 def sensitivities(
     model,                 # any base; it is frozen
     rows: list[dict],      # input_ids and assistant_spans
@@ -192,6 +193,7 @@ def _embedding_options(weight, found: dict, dtype: str, scale: float) -> list[Op
         return sum(part("head", of).damage(e) + part("lookup", of).damage(e * scale) for of, e in error(f))
     return [Option(f, embedding_bytes(weight.numel(), f, dtype), damage(f)) for f in FORMATS]
 
+# %% ../../nbs/04c_allocation.ipynb #734eb7e0
 def _narrows(model) -> bool:
     "Whether a model's embedding can be kept in fewer bits."
     embedding = decoder(model).embed_tokens.weight
