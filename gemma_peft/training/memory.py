@@ -41,8 +41,10 @@ def qlora_static(
     adapters = (2 if small else 4) * sum(factors)
     gradients = 0 if small and mode.adapter_moments == "8bit" else adapters     # they leave the GPU
     correction = BYTES[dtype] * q.correction_rank * sum(sides)                  # frozen, beside the base
-    return dict(weights=base_bytes(s, config, dtype, expanded=mode.dequantise) + correction,
-                adapters=adapters, gradients=gradients, states=2 * sum(map(moment, factors)))
+    average = 4 * sum(factors) if config.training.keep == "ema" else 0
+    base = base_bytes(s, config, dtype, expanded=mode.dequantise)
+    return dict(weights=base + correction, adapters=adapters, gradients=gradients,
+                states=2 * sum(map(moment, factors)) + average)
 
 # %% ../../nbs/03c_memory.ipynb #63d84445
 def galore_sizes(
