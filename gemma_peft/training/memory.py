@@ -36,15 +36,12 @@ def qlora_static(
     def moment(numbers):                                        # bitsandbytes leaves small tensors alone
         eight_bits = mode.adapter_moments == "8bit" and (small or numbers >= 4096)
         return quantised(numbers, 8, 256) if eight_bits else 4 * numbers
-    sides = [side for shape in all_matrices(s) for side in shape]
-    factors = [q.r * side for side in sides]
+    factors = [q.r * side for shape in all_matrices(s) for side in shape]
     adapters = (2 if small else 4) * sum(factors)
     gradients = 0 if small and mode.adapter_moments == "8bit" else adapters     # they leave the GPU
-    correction = BYTES[dtype] * q.correction_rank * sum(sides)                  # frozen, beside the base
     average = 4 * sum(factors) if config.training.keep == "ema" else 0
-    base = base_bytes(s, config, dtype, expanded=mode.dequantise)
-    return dict(weights=base + correction, adapters=adapters, gradients=gradients,
-                states=2 * sum(map(moment, factors)) + average)
+    return dict(weights=base_bytes(s, config, dtype, expanded=mode.dequantise), adapters=adapters,
+                gradients=gradients, states=2 * sum(map(moment, factors)) + average)
 
 # %% ../../nbs/03c_memory.ipynb #63d84445
 def galore_sizes(
