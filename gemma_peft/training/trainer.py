@@ -175,8 +175,10 @@ def make_trainer_class():
             "Bring a checkpoint into the form that this mode keeps."
 
         def _load_from_checkpoint(self, *args, **kwargs):
+            dtype = self.adapter_dtype
+            if dtype: in_adapter_dtype(self.model, "float32")   # others are replaced by peft, not filled
             super()._load_from_checkpoint(*args, **kwargs)
-            if self.adapter_dtype: in_adapter_dtype(self.model, self.adapter_dtype)     # peft reads fp32
+            if dtype: in_adapter_dtype(self.model, dtype)
 
         def _save_checkpoint(self, model, trial):
             limit, self.args.save_total_limit = self.args.save_total_limit, None     # not before the seal
