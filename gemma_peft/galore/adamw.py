@@ -159,7 +159,8 @@ def step(self, closure=None):
     if self.layerwise != "off": self._finish_gradients()
     def ready(b): return b.runs([i for i, p in enumerate(b.params) if p.grad is not None and p.numel()])
     work = [(b, s) for b in self.buckets() for s in ready(b)]
-    due = [(b, s) for b, s in work if b.sides and b.due(s.start)]
+    due = [(b, part) for b, s in work if b.sides
+           for part in b.runs([i for i in range(s.start, s.stop) if b.due(i)])]
     self._check([p.grad for b, s in due for p in b.params[s]], "nothing was changed")
     for b, s in due:
         for c in chunks(s, math.prod(b.shape), LARGE_CHUNK): b.refresh(c, b.gradients(c))
