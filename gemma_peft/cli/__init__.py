@@ -23,10 +23,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "command": [
         "Again", "BenchOnly", "BenchOut", "BenchRun", "Force", "HELP", "InPlace", "Listed", "Methods",
         "NOTHING", "Named", "Only", "Overrides", "Profile", "Quick", "Rates", "Remark", "Section",
-        "SelfTests", "Several", "Stages", "SweepProfile", "To", "Unset", "app", "bench_command",
-        "compare_command", "controls_command", "doctor_command", "export_command", "help_command", "main",
-        "publish_command", "run_command", "score_command", "settings_command", "site_command",
-        "status_command", "sweep_command", "top"
+        "SelfTests", "Several", "Stages", "SweepProfile", "SweptRows", "To", "Unset", "app",
+        "bench_command", "compare_command", "controls_command", "doctor_command", "export_command",
+        "help_command", "main", "publish_command", "run_command", "score_command", "settings_command",
+        "site_command", "status_command", "sweep_command", "top"
     ],
     "doctor": [
         "Finding", "ask_hub", "asked_rows", "check_disk", "check_hub", "check_machine", "check_memory",

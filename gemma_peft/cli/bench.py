@@ -26,8 +26,8 @@ import torch
 
 from gemma_peft.cli.bench_cases import (
     CASES,
-    LAYOUT_CASES,
     GENERATION,
+    LAYOUT_CASES,
     bench_model,
     bench_rows,
     decoding_model,
@@ -39,6 +39,8 @@ from gemma_peft.cli.bench_cases import (
     train_ours,
     train_trl,
 )
+
+# %% ../../nbs/10c_bench.ipynb #0993f0d2
 from gemma_peft.core import (
     COLOURS,
     LABELS,
@@ -178,7 +180,8 @@ def generation_rows(name: str, run, model: Path, quick: bool) -> list[dict]:
 def layout_rows(name: str, run, model: Path, quick: bool) -> list[dict]:
     "A row of figures for one way to keep the weights."
     started = time.perf_counter()
-    return [dict(case=name) | measure_layout(name, model, quick) | dict(seconds=time.perf_counter() - started)]
+    figures = measure_layout(name, model, quick)
+    return [dict(case=name) | figures | dict(seconds=time.perf_counter() - started)]
 
 def startup_rows(name: str, run, model: Path, quick: bool) -> list[dict]:
     "Rows of start-up."

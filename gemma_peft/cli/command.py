@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['HELP', 'app', 'Profile', 'Overrides', 'Unset', 'Named', 'NOTHING', 'Stages', 'Force', 'SelfTests', 'Several',
-           'Section', 'Only', 'Listed', 'InPlace', 'SweepProfile', 'Methods', 'Rates', 'BenchOnly', 'BenchOut', 'Quick',
-           'BenchRun', 'To', 'Remark', 'Again', 'top', 'main', 'run_command', 'status_command', 'compare_command',
-           'doctor_command', 'settings_command', 'score_command', 'export_command', 'controls_command', 'sweep_command',
-           'bench_command', 'publish_command', 'site_command', 'help_command']
+           'Section', 'Only', 'Listed', 'InPlace', 'SweepProfile', 'Methods', 'SweptRows', 'Rates', 'BenchOnly',
+           'BenchOut', 'Quick', 'BenchRun', 'To', 'Remark', 'Again', 'top', 'main', 'run_command', 'status_command',
+           'compare_command', 'doctor_command', 'settings_command', 'score_command', 'export_command',
+           'controls_command', 'sweep_command', 'bench_command', 'publish_command', 'site_command', 'help_command']
 
 # %% ../../nbs/10_cli.ipynb #b7f47f8e
 import io
@@ -290,6 +290,7 @@ InPlace = "in place of naming a run."
 SweepProfile = Annotated[str, typer.Option("--profile", "-p",
                          help=f"Make or take up the run of a profile, {InPlace}")]
 Methods = Annotated[str, typer.Option(help="Methods with a comma between them: qlora, galore, full_adamw.")]
+SweptRows = Annotated[str, typer.Option("--row", help="Rows of the ladder; their trainings take the rate.")]
 Rates = Annotated[str, typer.Option(help="Learning rates with commas between them; empty takes sweep.rates, "
                                          "or five around each method's own.")]
 
@@ -300,7 +301,8 @@ def sweep_command(
     out: Annotated[str, typer.Option("--out", "-o", help=f"The run folder, {InPlace}")] = "",
     overrides: Overrides = NOTHING,
     unset: Unset = NOTHING,
-    methods: Methods = "qlora,galore",
+    methods: Methods = "",
+    row: SweptRows = "",
     rates: Rates = "",
 ):
     """Try learning rates for each method on a share of the training rows, judged by the validation loss.
@@ -309,11 +311,13 @@ def sweep_command(
     Examples:
       gemma-peft sweep runs/tiny
       gemma-peft sweep --profile gemma --methods galore --rates 3e-5,1e-4,3e-4
+      gemma-peft sweep runs/tiny --row lora
     """
     from gemma_peft.controls import rates_for, sweep, sweep_advice
     profile, out = run_to_sweep(name, profile, out)
     values, _ = check_request(profile, overrides, "", out, unset)
-    tried, arms = parse_value(rates, list[float]), parse_value(methods, list[str])
+    asked = ",".join(filter(None, (methods, row))) or "qlora,galore"
+    tried, arms = parse_value(rates, list[float]), parse_value(asked, list[str])
     with redirect_stdout(io.StringIO()): draft = Run.open(profile, out, values, tuple(unset), write=False)
     for method in arms: rates_for(draft, method, tried)        # all is checked before anything is written
     with locked(draft.path):

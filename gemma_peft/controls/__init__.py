@@ -17,18 +17,21 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "ladder": [
         "COST", "FULL", "Fit", "Place", "effect_text", "effects", "equal_epochs", "full_base",
-        "full_optimizer", "galore_stores", "in_effect", "ladder_table", "make_base_nf4", "make_by_settings",
-        "make_equal_memory", "make_equal_time", "make_full_adamw", "make_lora", "make_merged",
-        "make_merged_dequantised", "make_row", "measured", "merged_model", "note_file", "plot_ladder",
-        "rank_within", "train_arm_as", "train_full_adamw", "train_row", "trained_as", "unneeded"
+        "full_optimizer", "galore_stores", "in_effect", "ladder_table", "make_average_row", "make_base_nf4",
+        "make_by_settings", "make_equal_memory", "make_equal_time", "make_full_adamw", "make_lora",
+        "make_merged", "make_merged_dequantised", "make_row", "measured", "members_of", "merged_model",
+        "note_file", "plot_ladder", "rank_within", "train_arm_as", "train_full_adamw", "train_row",
+        "trained_as", "unneeded"
     ],
     "learning_rates": [
-        "SWEEP", "SWEPT", "TRAIN", "at_the_end", "chosen_rates", "plot_sweep", "rates_for", "read_sweep",
-        "share_of", "sound", "sweep", "sweep_advice", "tried_before", "try_rate"
+        "SWEEP", "SWEPT", "TRAIN", "at_the_end", "chosen_rates", "plot_sweep", "rate_setting", "rates_for",
+        "read_sweep", "share_of", "sound", "sweep", "sweep_advice", "swept_arm", "train_lora",
+        "tried_before", "try_rate"
     ],
     "paired_tests": [
-        "A_TEST", "common_seeds", "compare_left_out", "compare_models", "compare_without", "decided_again",
-        "families", "family_of", "of_seeds", "one_arm", "resamples_for", "tested"
+        "A_TEST", "PRIMARY_RESAMPLES", "can_be_seen", "common_seeds", "compare_left_out", "compare_models",
+        "compare_primary", "compare_without", "decided_again", "families", "family_of", "of_seeds",
+        "one_arm", "resamples_for", "resolution", "tested"
     ],
     "row_files": [
         "ALIASES", "KEYS", "MAKERS", "MAY_SET", "RATES", "ROWS", "Row", "SHIPPED", "UNTRAINED_ROWS",
@@ -41,8 +44,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "read_models", "saved_answers", "statistics_of", "test_prompts", "toy_answered", "toy_answers"
     ],
     "score": [
-        "COMPARISONS", "OF_A_ROW", "PARTS", "SCORES", "check_stored", "gap_intervals", "make_scores",
-        "mean_tree", "model_scores", "overall_and_by_source", "read_scores", "score_lines", "scored_file",
-        "seen_scores", "with_interval"
+        "COMPARISONS", "OF_A_ROW", "PARTS", "SCORES", "TITLES", "TOLD", "check_stored", "decided_lines",
+        "gap_intervals", "make_scores", "mean_tree", "model_scores", "overall_and_by_source", "read_scores",
+        "score_lines", "scored_file", "seen_scores", "telling_pairs", "with_interval"
     ],
 })

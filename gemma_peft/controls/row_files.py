@@ -19,7 +19,6 @@ from gemma_peft.core import (
     GemmaPeftError,
     Run,
     apply,
-    get,
     nearest,
     notebooks_folder,
     read_text,
@@ -28,7 +27,8 @@ from gemma_peft.core import (
 )
 
 from ..eval import ARMS
-from ..training.nested_runs import BELOW
+from ..hybrid import KINDS
+from ..training import BELOW, dotted
 
 # %% ../../nbs/08e_row_files.ipynb #5fc5ea02
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Row:
     place: int = 100        # its place in the table; rows of one place stand as they were asked for
     arms: tuple = ()        # arms that `overrides` are for; of two, each is compared with itself
     overrides: dict = field(default_factory=dict)    # settings; empty where a function makes the row
+    average: str = ""       # soup, greedy or ensemble, for a row that averages others
+    members: tuple = ()     # what it averages: arms and rows, with @ and a seed for another one
 
 ROWS = dict(
     base=Row("Base", (), "not trained", place=0),
@@ -55,15 +57,6 @@ def ladder_folder() -> Path:
 
 # %% ../../nbs/08e_row_files.ipynb #a0c11d08
 MAY_SET = ("seed", "training", "qlora", "galore", "eval")
-
-def _dotted(tree: dict, prefix: str = "") -> dict:
-    "Nested tables as dotted names to values, with a setting's own default for the word `default`."
-    values = {}
-    for key, value in tree.items():
-        name = prefix + key
-        if isinstance(value, dict): values |= _dotted(value, name + ".")
-        else: values[name] = get(Config(), name) if value == "default" and name in settings() else value
-    return values
 
 def wrong_settings(
     values: dict,      # dotted names to values
@@ -82,7 +75,8 @@ def wrong_settings(
 # %% ../../nbs/08e_row_files.ipynb #a0c11d0c
 KEYS = dict(label=(str, "a text"), change=(str, "a text"), effect=(str, "a text"),
             compared_with=((str, list), "a row's name, or a list of names"), place=(int, "a whole number"),
-            arms=(list, f"a list of {' and '.join(ARMS)}"), overrides=(dict, "a table of settings"))
+            arms=(list, f"a list of {' and '.join(ARMS)}"), overrides=(dict, "a table of settings"),
+            average=(str, f"one of {', '.join(KINDS)}"), members=(list, "a list of arms and rows"))
 
 def _wrong_keys(tree: dict) -> list[str]:
     "What is wrong with the keys of a row's file."
@@ -100,6 +94,18 @@ def _wrong_names(row: Row) -> list[str]:
     problems += [f"arms = {name!r} must be one of {', '.join(ARMS)}" for name in row.arms if name not in ARMS]
     if row.overrides and not row.arms:
         problems.append("it does not say which arm its settings are for: compared_with = \"qlora\", say")
+    return problems + _wrong_average(row, names)
+
+def _wrong_average(row: Row, names: list[str]) -> list[str]:
+    "What is wrong with a row that averages others."
+    if not row.average and not row.members: return []
+    problems = [f"average = {row.average!r} must be one of {', '.join(KINDS)}"] * (row.average not in KINDS)
+    if len(row.members) < 2: problems.append('members must be two or more, such as ["bits8", "bits8@1"]')
+    if row.overrides: problems.append("overrides change nothing here: an average trains nothing")
+    for member in map(str, row.members):
+        other, at, seed = member.partition("@")
+        if other not in names: problems.append(f"members = {member!r} is no row.{nearest(other, names)}")
+        if at and not seed.isdigit(): problems.append(f"members = {member!r}: a seed is a whole number")
     return problems
 
 # %% ../../nbs/08e_row_files.ipynb #a0c11d0d
@@ -111,11 +117,12 @@ def read_row(path: Path) -> Row:
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         check([f"cannot be read ({getattr(e, 'strerror', None) or e}); it must be a TOML file"])
     check(_wrong_keys(tree))
-    versus, values = tree.get("compared_with", []), _dotted(tree.get("overrides", {}))
+    versus, values = tree.get("compared_with", []), dotted(tree.get("overrides", {}))
     versus = (versus,) if isinstance(versus, str) else tuple(versus)
     arms = tuple(tree.get("arms", [v for v in versus[:1] if v in ARMS]))
     texts = {key: tree[key] for key in ("label", "change", "effect", "place") if key in tree}
-    row = Row(**texts, versus=versus, arms=arms if values else (), overrides=values)
+    row = Row(**texts, versus=versus, arms=arms if values else (), overrides=values,
+              average=tree.get("average", ""), members=tuple(tree.get("members", ())))
     check([*_wrong_names(row), *wrong_settings(values, arms)])
     return row
 
@@ -144,7 +151,7 @@ def row_and_arm(model: str) -> tuple[str, str]:    # the row; the arm, where the
     models = {f"{name}_{arm}": (row_name(name), arm) for name in twofold for arm in ARMS}
     return models.get(model, (row_name(model), ""))
 
-def row_and_seed(name: str) -> tuple[str, int | None]:    # a row, also with a seed; the seed, None: the run's own
+def row_and_seed(name: str) -> tuple[str, int | None]:    # the row; the seed, None: the run's own
     "bits8@2 is the row bits8, trained with seed 2. Raises GemmaPeftError for what is no seed."
     row, at, seed = name.partition("@")
     if at and not (seed.isascii() and seed.isdigit()):
@@ -167,7 +174,7 @@ def own_row(path: Path) -> str:    # its name
     row, name = read_row(path), path.stem
     if name in (*SHIPPED, *ALIASES):
         raise GemmaPeftError(f"ladder row {path}: {name} is the name of another row; call the file otherwise")
-    if not row.overrides:
+    if not row.overrides and not row.average:
         raise GemmaPeftError(f"ladder row {path}: [overrides] is missing, the settings that it changes")
     ROWS[name] = row
     return name
@@ -190,25 +197,28 @@ def row_folder(
     return next((folder for folder in older if folder.is_dir()), run.path / f"ladder/{row}")
 
 # %% ../../nbs/08e_row_files.ipynb #a0c11d19
-UNTRAINED_ROWS = ("base", "base_nf4", "qlora_merged", "qlora_merged_dequantised")     # what an arm left, or nothing
+UNTRAINED_ROWS = ("base", "base_nf4", "qlora_merged", "qlora_merged_dequantised")
 RATES = "results/metrics/row_rates.json"
 
 def seeded_rows(run: Run) -> dict[str, list[int]]:      # row -> the other seeds it is made with
     "Rows with seeds. Raises one GemmaPeftError for what cannot have any."
     rows, others, problems = asked_rows(run), run.other_seeds(), []
-    names = [row_name(Path(text).stem if text.endswith(".toml") else text) for text in run.config.controls.seeded]
+    asked = run.config.controls.seeded
+    names = [row_name(Path(text).stem if text.endswith(".toml") else text) for text in asked]
     for name in names:
         if name not in rows:
             problems.append(f"controls.seeded = {name!r} is no row that this run makes.{nearest(name, rows)} "
                             f"Ask for it too: `--set controls.ladder={','.join([*rows, name])}`")
         elif name in UNTRAINED_ROWS:
-            problems.append(f"controls.seeded = {name!r} trains nothing, so another seed changes nothing: leave it "
-                            "out")
+            problems.append(f"controls.seeded = {name!r} trains nothing, so another seed changes nothing: "
+                            "leave it out")
     if names and not others:
-        problems.append(f"controls.seeded = {', '.join(names)}, and the run has one seed: `--set seeds=0,1,2`, say")
+        problems.append(f"controls.seeded = {', '.join(names)}, and the run has one seed: "
+                        "`--set seeds=0,1,2`, say")
     if problems: raise GemmaPeftError("\n".join(problems))
     return {name: others for name in names}
 
+# %% ../../nbs/08e_row_files.ipynb #a0c11d1c
 def row_rates(run: Run) -> dict[str, float]:      # row -> peak learning rate
     "The learning rates that were chosen for rows of this run."
     return run.read_json(RATES) if (run.path / RATES).exists() else {}

@@ -32,8 +32,8 @@ def read_layout(
 ) -> tuple[dict, list[str]]:     # part -> format, as they are named; what is wrong with it
     "What a description says, word by word."
     if text not in PRESETS and "=" not in text:
-        return {}, [f"must be {', '.join(PRESETS)}, or parts with their formats, such as attention=int8,mlp=nf4."
-                    f"{nearest(text, PRESETS)}"]
+        parts = "or parts with their formats, such as attention=int8,mlp=nf4"
+        return {}, [f"must be {', '.join(PRESETS)}, {parts}.{nearest(text, PRESETS)}"]
     named, problems = {}, []
     for entry in PRESETS.get(text, text).split(","):
         part, equals, name = (word.strip() for word in entry.partition("="))
@@ -64,14 +64,15 @@ def layout_problems(config: Config) -> list[str]:
     "What is wrong with the settings that say how a base is kept."
     q = config.qlora
     named, problems = read_layout(q.layout)
-    problems = [f"qlora.layout = {shown(q.layout)}: {p}" for p in problems]
+    layout = f"qlora.layout = {shown(q.layout)}"
+    problems = [f"{layout}: {p}" for p in problems]
     bits = f"qlora.embedding_bits = {q.embedding_bits} would change nothing: "
     if q.budget_gib and q.layout != "nf4": problems.append(
-        f"qlora.budget_gib = {q.budget_gib:g} finds a layout, but qlora.layout = {shown(q.layout)} names one; "
+        f"qlora.budget_gib = {q.budget_gib:g} finds a layout, but {layout} names one; "
         "give one of the two (`--unset qlora.layout`, or `--set qlora.budget_gib=0`)")
     if q.embedding_bits != 16 and q.budget_gib:
         problems.append(f"{bits}qlora.budget_gib decides on the embedding too; leave it at 16")
     elif FORMATS.get(named.get("embedding"), q.embedding_bits) != q.embedding_bits != 16:
-        problems.append(f"{bits}qlora.layout = {shown(q.layout)} names the embedding; leave it at 16, or write "
+        problems.append(f"{bits}{layout} names the embedding; leave it at 16, or write "
                         f"embedding={BITS[str(q.embedding_bits)]} there")
     return problems

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import base_model as base
 from .hub import hub_remedy, hub_token, without_token
+from .layouts import base_formats
 from .look import ConfigError, GemmaPeftError, in_short
 from .paths import is_local, local_path
 from .run import Run
@@ -161,14 +162,17 @@ def check_base(run: Run) -> list[str]:
 
 def _few_bits(run: Run, name: str) -> list[str]:
     "What keeps a base's embedding from fewer bits, where the run asks for that."
-    if run.config.qlora.embedding_bits == 16: return []
+    q, format = run.config.qlora, base_formats(run.config)["embedding"]
+    if format == "bf16": return []
     _, config = read_configuration(base_folder(name, run.revision()))
     width, problems = base.text_config(config).get("hidden_size", 64), []
     if not config.get("tie_word_embeddings", True): problems.append("its head is not tied to its embedding")
     if width % 64:
         problems.append(f"its width of {width} is no multiple of 64, the numbers that share a scale")
-    few = f"so qlora.embedding_bits = {run.config.qlora.embedding_bits} does not work"
-    return [f"{problem}, {few}; use `--set qlora.embedding_bits=16`" for problem in problems]
+    named = q.embedding_bits == 16           # by the layout
+    asked = f"qlora.layout = {q.layout}" if named else f"qlora.embedding_bits = {q.embedding_bits}"
+    remedy = "write embedding=bf16 in qlora.layout" if named else "use `--set qlora.embedding_bits=16`"
+    return [f"{problem}, so {asked} does not work; {remedy}" for problem in problems]
 
 # %% ../../nbs/00l_model_faults.ipynb #e0cc0353
 def load_from_model(

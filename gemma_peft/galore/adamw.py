@@ -46,7 +46,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
         params,                            # parameters, or groups with the keys of KEYS
         lr: float = DEFAULTS["lr"],        # this and every other key: the default of groups that do not say
         *,
-        layerwise: str = "off",            # off, projected, backward or host: what happens in the backward pass
+        layerwise: str = "off",            # one of LAYERWISE: what happens in the backward pass
         max_grad_norm: float | None = None,# clips in the backward pass (layerwise="backward" only)
         process_group=None,                # torch.distributed group that averages gradients (layerwise only)
         seed: int = 0,                     # for stochastic rounding

@@ -12,9 +12,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..core import Run, decoder, freeze_all_but_linear
-from .parameter_groups import BUCKETS, Bucket, chunks
-from ..qlora import Int8Linear, QuantisedEmbedding, from_rows_of_int8
+from ..qlora import Int8Linear, QuantisedEmbedding, dequantise_int8
 from ..training import hash32, load_base
+from .parameter_groups import BUCKETS, Bucket, chunks
 
 # %% ../../nbs/05l_int8_weights.ipynb #56b77f06
 NOISE = 2**24       # values that the noise of a rounding takes
@@ -50,12 +50,11 @@ class TrainedProduct(torch.autograd.Function):
     def forward(ctx, x, weight, codes, scale):
         x = x.to(scale.dtype)
         ctx.save_for_backward(x, codes, scale)
-        return F.linear(x, from_rows_of_int8(codes, scale))
+        return F.linear(x, dequantise_int8(codes, scale))
     @staticmethod
     def backward(ctx, g):
         x, codes, scale = ctx.saved_tensors
-        back = g @ from_rows_of_int8(codes, scale) if ctx.needs_input_grad[0] else None
-        return back, g.flatten(0, -2).mT @ x.flatten(0, -2), None, None
+        return g @ dequantise_int8(codes, scale), g.flatten(0, -2).mT @ x.flatten(0, -2), None, None
 
 class TrainedInt8(nn.Linear):
     "A linear layer that trains in int8. `weight` has the shape and the gradient, but a single stored number."
@@ -73,7 +72,7 @@ class TrainedInt8(nn.Linear):
 
     def whole(self):
         "The numbers it computes with, (out, in)."
-        return from_rows_of_int8(self.codes, self.scale)
+        return dequantise_int8(self.codes, self.scale)
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -27,8 +27,8 @@ from gemma_peft.training import (
 )
 
 from . import kernels
-from .int8_weights import int8_model, whole_model
 from .adamw import GaLoreAdamW
+from .int8_weights import int8_model, whole_model
 
 # %% ../../nbs/05_galore.ipynb #5306c1ee
 def galore_model(run: Run):
@@ -73,7 +73,9 @@ def kernels_missing(run: Run, model) -> str:    # empty: they serve, or would no
     "Why GaLore's kernels cannot be used on this GPU."
     import torch
     p = next(p for p in model.parameters() if p.requires_grad)
-    wanted = p.device.type == "cuda" and p.dtype == torch.bfloat16 and run.config.galore.proj_type != "full"
+    g = run.config.galore
+    serve = g.proj_type != "full" and g.weight_dtype != "int8"
+    wanted = p.device.type == "cuda" and p.dtype == torch.bfloat16 and serve
     return kernels.why_unusable(p.device) if wanted else ""
 
 def galore_optimizer(

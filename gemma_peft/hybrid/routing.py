@@ -105,7 +105,7 @@ def expected(features: np.ndarray, scores: np.ndarray, folds: int = 5) -> dict:
     return {a: float(s.mean()) for a, s in zip(ARMS, scores)} | dict(
         route=float(routed.mean()), oracle=float(scores.max(0).mean()), to_second=float(chosen.mean()))
 
-# %% ../../nbs/07f_routing.ipynb #0c6ed4ea
+# %% ../../nbs/07f_routing.ipynb #38d884f6
 class Route:
     "Two models, of which a rule names the one that answers."
     def __init__(self,
@@ -121,19 +121,23 @@ class Route:
     def choose(self, prompts: list[list[int]]) -> np.ndarray:    # 0 or 1, one a prompt
         return self.router(prompt_features(self.models, prompts, self.pad))
 
-    def rows_of(self, outputs: list, ids, mask):    # (batch, seq) each
+    def named(self, ids, mask):    # (batch, seq) twice
+        "Whether the second model is named for each prompt: bool, (batch, 1)."
+        import torch
+        prompts = [row[seen.bool()].tolist() for row, seen in zip(ids, mask)]
+        return torch.tensor(self.choose(prompts) == 1, device=ids.device)[:, None]
+
+    def rows_of(self, outputs: list, named):    # (batch, seq) each; (batch, 1)
         "Each row from the model that is named for its prompt."
         import torch
         import torch.nn.functional as F
-        prompts = [row[seen.bool()].tolist() for row, seen in zip(ids, mask)]
         width = max(o.shape[1] for o in outputs)
         first, second = (F.pad(o, (0, width - o.shape[1]), value=self.pad) for o in outputs)
-        named = torch.tensor(self.choose(prompts), device=ids.device)[:, None]
-        return torch.where(named == 1, second, first)
+        return torch.where(named, second, first)
 
     def generate(self, input_ids, attention_mask, **options):
         both = dict(input_ids=input_ids, attention_mask=attention_mask, **options)
-        return self.rows_of([m.generate(**both) for m in self.models], input_ids, attention_mask)
+        return self.rows_of([m.generate(**both) for m in self.models], self.named(input_ids, attention_mask))
 
     def reference_loss(self, rows: list[dict], pad_token_id: int) -> list:
         "(summed loss, counted tokens) of each row, by the model that would answer it."
@@ -141,10 +145,11 @@ class Route:
         losses = [reference_loss(m, rows, pad_token_id) for m in self.models]
         return [losses[k][i] for i, k in enumerate(self.choose(prompts))]
 
-# %% ../../nbs/07f_routing.ipynb #cade2a6c
+# %% ../../nbs/07f_routing.ipynb #f77c3bf5
 class RoutedDecoder:
-    "Recorded decoders of both models; an answer is the named one's."
-    def __init__(self, route: Route, decoders: list): self.route, self.decoders = route, decoders
+    "Decoders of both models; an answer is the named one's."
+    def __init__(self, route: Route, decoders: list):
+        self.route, self.decoders, self.margins = route, decoders, None
 
     @property
     def failed(self) -> str | None: return next((d.failed for d in self.decoders if d.failed), None)
@@ -152,7 +157,13 @@ class RoutedDecoder:
     def release(self):
         for d in self.decoders: d.release()
 
-    def __call__(self, ids, mask): return self.route.rows_of([d(ids, mask) for d in self.decoders], ids, mask)
+    def __call__(self, ids, mask):
+        import torch
+        named = self.route.named(ids, mask)
+        answers = [d(ids, mask) for d in self.decoders]
+        noted = [getattr(d, "margins", None) for d in self.decoders]      # where an end's offset is fitted
+        self.margins = None if noted[0] is None else torch.where(named, *reversed(noted))
+        return self.route.rows_of(answers, named)
 
 @patch_to(Route)
 def make_decoder(self,
@@ -161,13 +172,13 @@ def make_decoder(self,
     pad_token_id: int,
     decoder: str = "auto",   # one of DECODERS
     warn=say_once,
-    end_offset=None,         # added to the logits of an answer's end; None: nothing
+    **ends,                  # what is done about an answer's end, as GreedyDecoder takes it
 ):                           # RoutedDecoder, or None where the models' own `generate` is to be used
     "What decodes a route's answers."
-    if decoder == "generate" or decoder == "auto" and self.device.type != "cuda": return None
-    more = {} if end_offset is None else dict(end_offset=end_offset)
+    own = decoder == "generate" or decoder == "auto" and self.device.type != "cuda"
+    if own and not ends.get("widest"): return None
     state = max_new_tokens, stop_token_ids, pad_token_id
-    return RoutedDecoder(self, [GreedyDecoder(m, *state, warn=warn, **more) for m in self.models])
+    return RoutedDecoder(self, [GreedyDecoder(m, *state, warn=warn, **ends) for m in self.models])
 
 # %% ../../nbs/07f_routing.ipynb #fbf9b2eb
 def validation_answers(run: Run, rows: list[dict]) -> np.ndarray:   # scores, (2, rows)

@@ -5,6 +5,11 @@
 from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
+    "allocation": [
+        "DEPENDS", "KEPT", "Listener", "Option", "ROWS", "Sensitivity", "TRAINING_ROWS", "allocate",
+        "allocated_formats", "allocation_lines", "calibration_part", "kept_allocation", "make_allocation",
+        "options_of", "plot_allocation", "purchases", "rounded_to", "sensitivities", "steps_up"
+    ],
     "bits": [
         "BLOCK", "CHUNK", "EMBEDDING_LAYOUTS", "EMBEDDING_WHAT", "LAYOUTS", "Layout", "QuantisedEmbedding",
         "QuantisedHead", "QuantisedRows", "embedding_losses", "layout_of", "likeliest_tokens",
@@ -18,12 +23,18 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "second_moments", "stored_weight", "summed_moments"
     ],
     "int8": [
-        "Int8Linear", "Int8Product", "expand_linears", "format_of", "from_rows_of_int8", "quantise_linears",
-        "to_rows_of_int8", "whole_weight"
+        "Int8Linear", "Int8Product", "dequantise_int8", "expand_linears", "format_of", "quantise_int8",
+        "quantise_linears", "whole_weight"
     ],
     "lora": [
         "MATRICES", "SHOWN", "arm_figures", "lora_config", "lora_update", "plot_by_layer", "plot_losses",
         "plot_memory", "save_adapter", "train_adapter", "train_qlora"
+    ],
+    "other_starts": [
+        "AT_ONCE", "EVA_TOKENS", "FIRST_STEP", "HEAD_BLOCK", "LINE_ROWS", "MENDING", "MENDS", "OF_A_START",
+        "START", "STARTS", "Start", "along_the_line", "check_start", "eva_batches", "eva_start",
+        "first_gradients", "groups_of_layers", "loftq_start", "lora_one_start", "lora_start", "moved",
+        "read_mending", "save_mending", "watched_gradients"
     ],
     "small_adapters": [
         "adapter_optimizer"

@@ -101,7 +101,7 @@ class QuantisedRows(nn.Module):
         n, width = weight.shape
         if width % BLOCK: raise GemmaPeftError(
             f"rows of {width} numbers are no multiple of {BLOCK}, the block of numbers that share a scale; "
-            "use `--set qlora.embedding_bits=16`")
+            "use `--set qlora.embedding_bits=16`, or embedding=bf16 in qlora.layout")
         self.width, self.dtype = width, weight.dtype
         def room(name, tensor): self.register_buffer(name, tensor, persistent=False)
         room("code", self.layout.table().to(weight.device))
@@ -174,7 +174,7 @@ def quantise_embedding(
     embedding = text.embed_tokens
     if output_head(model).weight.data_ptr() != embedding.weight.data_ptr():
         raise GemmaPeftError("the model's head is not tied to its embedding, so both would have to be kept; "
-                             "use `--set qlora.embedding_bits=16`")
+                             "use `--set qlora.embedding_bits=16`, or embedding=bf16 in qlora.layout")
     rows = QuantisedRows(embedding.weight, bits)
     text.embed_tokens = QuantisedEmbedding(rows, float(embedding.embed_scale), embedding.padding_idx)
     model.lm_head = QuantisedHead(rows)

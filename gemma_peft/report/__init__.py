@@ -11,8 +11,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "mask", "private", "richest", "safe_html", "scrub"
     ],
     "claims": [
-        "UNTRAINED", "agreement", "beyond_findings", "claim", "control_findings", "gap_finding",
-        "left_out_claim", "mean_over_seeds", "noise_floor", "pair_claims", "quality_findings", "spoken"
+        "MOST_TOLD", "UNTRAINED", "agreement", "beyond_findings", "claim", "control_findings",
+        "gap_finding", "left_out_claim", "mean_over_seeds", "noise_floor", "pair_claims",
+        "quality_findings", "spoken"
     ],
     "examples": [
         "BOX", "CARD", "FAINT", "KINDS", "ROW", "TEXT", "TURN", "choose_examples", "choose_prompts", "draw",
@@ -37,18 +38,20 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "published_runs": [
         "CONTROL_OF", "INTRODUCTION", "LADDER_NOTE", "LEFT_OUT_NOTE", "PEERS", "PEER_NOTE", "READING_NOTE",
         "RESULTS", "SHOWN_PACKAGES", "SPEEDS", "SPEED_NOTE", "TEXT_NOTE", "TOY_LADDER", "TOY_NOTE",
-        "base_row", "comparisons_of", "measured_speeds", "published", "results_controls", "results_files",
-        "results_findings", "results_notes", "results_peers", "results_speed", "results_table",
-        "results_text", "run_rows", "score_interval", "technique_row"
+        "base_row", "comparisons_of", "families_answer", "measured_speeds", "mixes_of", "parts_of_bleu",
+        "primary_answer", "published", "results_controls", "results_files", "results_findings",
+        "results_notes", "results_peers", "results_speed", "results_table", "results_text", "run_rows",
+        "score_interval", "seen_answer", "technique_row"
     ],
     "publishing": [
         "NAMED", "PUBLISHED", "figures", "producers", "publish", "published_controls", "published_scores",
         "publishing_command", "republish", "trained_with"
     ],
     "reading": [
-        "MARKERS", "METRICS", "TESTED", "answers", "arm_metrics", "bracketed", "colour", "compared",
-        "controls", "cost", "highest", "interval", "label", "made_controls", "marker", "models", "one_arm",
-        "scored", "scores", "stage_of", "test_set", "three_digits", "turned", "versus"
+        "MARKERS", "METRICS", "TESTED", "answers", "arm_metrics", "bracketed", "can_see", "colour",
+        "compared", "controls", "cost", "highest", "interval", "label", "made_controls", "marker", "models",
+        "one_arm", "primary", "role", "scored", "scores", "stage_of", "test_set", "three_digits", "turned",
+        "versus"
     ],
     "readme": [
         "ADAPTER", "BETTER", "BOTH", "GAINS", "LEAN", "NONE", "ONE", "OTHER", "PLAIN", "REAL", "SHAPE",
@@ -66,11 +69,15 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "quarto", "refuse", "render", "without_secrets"
     ],
     "summary": [
-        "HEADING", "HEADS", "HOW_MEASURED", "HOW_TESTED", "check_inputs", "make_report", "setting_lines",
-        "summary_text"
+        "HEADING", "HEADS", "HOW_MEASURED", "HOW_TESTED", "SECOND", "check_inputs", "make_report",
+        "setting_lines", "summary_text"
     ],
     "tables": [
-        "COLUMNS", "SEVERAL", "STAR", "best", "change", "compare_runs", "comparison_table", "legend",
-        "ranked", "readable", "show_table", "table_csv"
+        "COLUMNS", "SEVERAL", "SHORT", "STAR", "best", "change", "compare_runs", "comparison_table",
+        "legend", "may_win", "ranked", "readable", "show_table", "table_csv"
+    ],
+    "verdict": [
+        "EXPLORED", "FAMILIES_NOTE", "FAMILY_HEADS", "families_table", "general_text", "least_peak",
+        "primary_findings", "readable_families", "seconds_table", "seen_findings"
     ],
 })

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..controls import COMPARISONS, CONTROLS, SCORES, SWEEP, make_scores
 from ..core import SOURCES, Run, stage
-from ..eval import ARMS, results_file
+from ..eval import ARMS, register_primary, results_file
 from .reading import METRICS, compared, models, scored
 
 # %% ../../nbs/09m_invented_numbers.ipynb #836f90e4
@@ -83,10 +83,11 @@ def _own_records(source: str) -> str:
 @cache
 def _invent(hybrids: tuple, seeds: tuple, profile: str, sources: tuple) -> Path:
     "The folder of an invented run; a second call gives the first one's."
-    settings = {"eval.examples": 2, "seeds": list(seeds),
+    settings = {"eval.examples": 2, "seeds": list(seeds), "hybrid.methods": ["soup", "ensemble"],
                 "controls.ladder": ["base_nf4", "lora"] if len(seeds) > 1 else []}
     if sources != SOURCES:
         settings |= {f"data.{s}.path": _own_records(s) for s in sources} | {"data.sources": list(sources)}
+    if hybrids: settings["hybrid.primary"] = hybrids[0]
     run = Run.open(profile, tempfile.mkdtemp(), settings)
     prompts = [dict(id=r["prompt_id"], **r) for r in _invented_answers("base", sources)]
     run.write_json("data/processed/test_processed.json", prompts)
@@ -98,6 +99,7 @@ def _invent(hybrids: tuple, seeds: tuple, profile: str, sources: tuple) -> Path:
     def evaluate(name, models):
         stage(name, result=None)(lambda r: [_invented_evaluation(r, m, sources) for m in models])(run)
     train("qlora", 60, 1.5, 1.8); train("galore", 40, 3., 1.6)
+    register_primary(run)
     evaluate("eval", ("base", *ARMS)); evaluate("hybrid", hybrids)
     if len(seeds) > 1: _invented_controls(run, sources, seeds[1:])
     make_scores(run)

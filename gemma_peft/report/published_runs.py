@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['RESULTS', 'SHOWN_PACKAGES', 'CONTROL_OF', 'TOY_NOTE', 'LADDER_NOTE', 'LEFT_OUT_NOTE', 'TEXT_NOTE', 'TOY_LADDER',
            'PEERS', 'PEER_NOTE', 'SPEEDS', 'SPEED_NOTE', 'READING_NOTE', 'INTRODUCTION', 'published', 'score_interval',
-           'base_row', 'technique_row', 'run_rows', 'results_table', 'results_notes', 'comparisons_of',
-           'results_findings', 'results_controls', 'results_peers', 'measured_speeds', 'results_speed', 'results_files',
-           'results_text']
+           'parts_of_bleu', 'base_row', 'technique_row', 'run_rows', 'results_table', 'results_notes', 'mixes_of',
+           'seen_answer', 'primary_answer', 'families_answer', 'comparisons_of', 'results_findings', 'results_controls',
+           'results_peers', 'measured_speeds', 'results_speed', 'results_files', 'results_text']
 
 # %% ../../nbs/09h_published_runs.ipynb #a0732520
 import json
@@ -15,12 +15,13 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from ..controls import NEAR, ROWS, name_of, near_note, row_name
+from ..controls import NEAR, ROWS, can_be_seen, name_of, near_note, row_name
 from ..core import LABELS, duration, listed, markdown_table, read_benchmark, signed
 from .claims import claim
 from .publishing import producers
 from .reading import TESTED, label, turned
-from .tables import change
+from .tables import SHORT, change
+from .verdict import FAMILIES_NOTE, readable_families
 
 # %% ../../nbs/09h_published_runs.ipynb #332ce230
 RESULTS = ("reference", "gemma", "gemma-270m", "tiny")      # folders of results/, the most telling first
@@ -45,14 +46,20 @@ def score_interval(figures: dict, key: str) -> str:
     low, high = (figures.get(f"{key}_ci95_{end}", math.nan) for end in ("low", "high"))
     return "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
 
+def parts_of_bleu(figures: dict) -> dict:
+    "Brevity penalty and precision, where they were measured."
+    known = {head: figures.get(key, math.nan) for key, head in SHORT.items()}
+    return {} if math.isnan(sum(known.values())) else {head: f"{v:.3f}" for head, v in known.items()}
+
 def base_row(result: dict) -> dict:      # what `published` gives of a run
     "The base model's row."
     first = result["rows"][0]
     own = result["figures"].get("scores", {}).get("base", {}).get("overall", {})
     def before(key): return f"{first[key + '_before']:.4f}" + score_interval(own, key)
-    return {"Model": "base", "BLEU-4": before("bleu4"), "ROUGE-L": before("rouge_l"), "Peak memory": "",
-            "Training": ""}
+    return {"Model": "base", "BLEU-4": before("bleu4"), **parts_of_bleu(own), "ROUGE-L": before("rouge_l"),
+            "Peak memory": "", "Training": ""}
 
+# %% ../../nbs/09h_published_runs.ipynb #82c5db48
 def technique_row(result: dict, row: dict) -> dict:
     "A technique's row."
     figures = result["figures"]
@@ -61,7 +68,7 @@ def technique_row(result: dict, row: dict) -> dict:
     def after(key):
         changed = change(row[key + "_before"], row[key + "_after"])
         return f"**{row[key + '_after']:.4f}**{score_interval(row, key)} ({changed})"
-    return {"Model": name, "BLEU-4": after("bleu4"), "ROUGE-L": after("rouge_l"),
+    return {"Model": name, "BLEU-4": after("bleu4"), **parts_of_bleu(row), "ROUGE-L": after("rouge_l"),
             "Peak memory": f"{row['peak_memory_gib']:.2f} {figures.get('memory_unit', 'GiB')}",
             "Training": duration(3600 * row["training_hours"])}
 
@@ -77,7 +84,8 @@ def results_table(
     for name, result in published(root).items():
         title = f"**{result['figures'].get('title', name)}**"
         lines += [{"Run": "" if k else title} | row for k, row in enumerate(run_rows(result))]
-    if lines: return markdown_table(lines, texts=2)
+    heads = max((list(line) for line in lines), key=len, default=[])      # older runs have fewer columns
+    if lines: return markdown_table([{h: line.get(h, "") for h in heads} for line in lines], texts=2)
     return "*No results have been published yet: `gemma-peft run` makes some.*"
 
 # %% ../../nbs/09h_published_runs.ipynb #5ae35597
@@ -137,6 +145,35 @@ def _other_limits(f: dict) -> list[str]:      # figures.json
                      f"{near_note(near)}")
     return lines
 
+# %% ../../nbs/09h_published_runs.ipynb #5ae3559b
+def mixes_of(result: dict) -> list[str]:      # what `published` gives of a run
+    "The mixes in a published comparison table, by their names in figures.json."
+    models = {label(m): m for m in result["figures"].get("scores", {})}
+    names = [models.get(r["technique"], r["technique"].lower()) for r in result["rows"]]
+    return [m for m in names if m not in CONTROL_OF]
+
+def seen_answer(f: dict) -> list[str]:      # figures.json
+    "What the prompts and seeds of a published run could show; empty where its version did not say."
+    prompts = f["scores"]["base"]["overall"].get("n", 0)
+    text = can_be_seen(f.get("resolution", []), prompts, TESTED)
+    return [text] if text else []
+
+def primary_answer(f: dict) -> list[str]:      # figures.json
+    "The test that was named before, in sentences; empty where a run named none, or its version did not ask."
+    named = f.get("primary") or {}
+    lines = [f"Nothing is called the winner: {named['why']}."] if named.get("why") else []
+    if named.get("rows"):
+        when, seeds = "" if named["why"] else " before a test prompt was answered", len(named["seeds"])
+        lines.append(f"{label(named['name'])} was named{when} as the hybrid to be compared with "
+                     f"{label(named['against'])}: {seeds} training seed{'s' * (seeds > 1)}, one test for "
+                     "each score, corrected for two.")
+    return lines + [claim(r) for r in named.get("rows", [])]
+
+def families_answer(result: dict) -> str:      # Markdown; empty where an older version published
+    "Every model of a published run, lowest loss first."
+    rows = result["figures"].get("families", [])
+    return f"{markdown_table(readable_families(rows))}\n\n{FAMILIES_NOTE}" if rows else ""
+
 # %% ../../nbs/09h_published_runs.ipynb #5ae3559a
 def comparisons_of(f: dict) -> dict:      # figures.json -> (model, against, metric) -> comparison
     "Published comparisons, to be asked for either way round."
@@ -148,7 +185,7 @@ def _told_pairs(result: dict) -> list[tuple]:
     scores = result["figures"]["scores"]
     def loss(arm): return scores[arm]["overall"].get("reference_loss", math.inf)
     better = min(CONTROL_OF, key=loss)
-    mixes = [t for r in result["rows"] if (t := r["technique"].lower()) not in CONTROL_OF]
+    mixes = mixes_of(result)
     return [*(("qlora", "galore", m) for m in TESTED),
             *((*pair, "reference_loss") for pair in CONTROL_OF.items()),
             *((mix, better, m) for mix in mixes for m in ("bleu4", "reference_loss"))]
@@ -162,8 +199,11 @@ def results_findings(
         if not rows: continue
         pairs = [rows[key] for key in _told_pairs(result) if key in rows]
         first = f["seed"] if len(f["seeds"]) > 1 else None
-        lines = [claim(r, seed=first if r.get("seeds") == 1 else None) for r in pairs] + _other_limits(f)
-        return f"**What {name} shows.** {_family_note(f)}\n\n" + "\n".join(f"- {line}" for line in lines)
+        lines = [*seen_answer(f), *primary_answer(f)]
+        lines += [claim(r, seed=first if r.get("seeds") == 1 else None) for r in pairs] + _other_limits(f)
+        text = f"**What {name} shows.** {_family_note(f)}\n\n" + "\n".join(f"- {line}" for line in lines)
+        every = families_answer(result)
+        return text + f"\n\n**{name}, every model.**\n\n{every}" if every else text
     return ""
 
 # %% ../../nbs/09h_published_runs.ipynb #c2415901

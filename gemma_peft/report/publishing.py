@@ -23,6 +23,7 @@ from gemma_peft.report.reading import (
     made_controls,
     models,
     one_arm,
+    primary,
     scored,
     turned,
 )
@@ -32,6 +33,7 @@ from ..core import GemmaPeftError, Run, public, repository_root, stage_state
 from ..eval import ARMS, FEWEST, LOSS, plot_differences
 from .plots import PLOTS, closed
 from .tables import comparison_table, table_csv
+from .verdict import families_table
 
 # %% ../../nbs/09g_publishing.ipynb #2274dad5
 def trained_with(
@@ -64,6 +66,15 @@ def _published_pair(row: dict) -> dict:
     named = {k: row[k] for k in ("model", "against", "metric", "ci95_low", "ci95_high", "mde80")}
     return named | dict(significant=bool(row["significant"])) | _numbers(row)
 
+def _published_primary(run: Run) -> dict:
+    "The test that was named before: names, its time, why it does not decide, if so, and numbers."
+    named = primary(run)
+    return {k: named[k] for k in ("name", "against", "when", "why", "seeds")} | dict(
+        rows=[_published_pair(r) for r in named["rows"]])
+
+def _resolution(run: Run) -> list[dict]:
+    return scored_file(run, COMPARISONS).get("resolution", [])
+
 def published_scores(run: Run) -> dict:
     "Every figure of scores.json, and the comparisons."
     all_scores, known = scored(run), {*models(run), *controls(run)}
@@ -71,6 +82,8 @@ def published_scores(run: Run) -> dict:
     about = {k: all_scores[k] for k in ("seeds", "resamples", "overlaps")}
     about |= dict(overlaps_near=all_scores.get("overlaps_near", "left out"), one_arm=one_arm(run),
                   noise=_tree(all_scores["noise"]))
+    if primary(run): about |= dict(primary=_published_primary(run), resolution=_resolution(run))
+    about |= dict(families=families_table(run))
     return about | dict(scores={m: _tree(v) for m, v in all_scores["models"].items()},
                         comparisons=[_published_pair(r) for r in compared(run) if ours(r)])
 

@@ -4,17 +4,29 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'TESTED', 'MARKERS', 'label', 'colour', 'marker', 'stage_of', 'scored', 'models', 'controls', 'one_arm',
-           'scores', 'interval', 'three_digits', 'bracketed', 'highest', 'compared', 'turned', 'versus', 'arm_metrics',
-           'cost', 'made_controls', 'answers', 'test_set']
+           'scores', 'interval', 'three_digits', 'bracketed', 'highest', 'compared', 'turned', 'versus', 'primary',
+           'role', 'can_see', 'arm_metrics', 'cost', 'made_controls', 'answers', 'test_set']
 
 # %% ../../nbs/09a_reading.ipynb #6a822a84
 import hashlib
 import json
 import math
 
-from ..controls import COMPARISONS, CONTROLS, SCORES, name_of, row_and_arm, row_folder, scored_file
+from gemma_peft.controls import (
+    COMPARISONS,
+    CONTROLS,
+    SCORES,
+    can_be_seen,
+    name_of,
+    resolution,
+    row_and_arm,
+    row_folder,
+    scored_file,
+)
+
 from ..core import COLOURS, GemmaPeftError, Run
-from ..eval import ARMS
+from ..eval import ARMS, is_mix
+from ..hybrid import all_mixes
 
 # %% ../../nbs/09a_reading.ipynb #16debad3
 METRICS = {"bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
@@ -22,16 +34,19 @@ TESTED = METRICS | {"chrf": "chrF", "reference_loss": "loss a token on the refer
 MARKERS = dict(base="s", qlora="o", galore="^", soup="D", ensemble="v")
 
 def label(model: str) -> str:
-    "The display name of a model or source."
+    "The display name of a model or source; mixes bring their own."
+    if is_mix(model): all_mixes()
     return name_of(model)
 
 def colour(model: str) -> str:
     "Its colour on every plot."
+    if is_mix(model): all_mixes()
     return COLOURS.get(model, "#332288")
 
 def marker(model: str) -> str:
     "Its mark on every plot, which tells the models apart in grey print too."
-    return MARKERS.get(model, "P")
+    others = [m for m in all_mixes() if m not in MARKERS] if is_mix(model) else []
+    return MARKERS.get(model) or ("PX*<>hdp"[others.index(model) % 8] if model in others else "P")
 
 # %% ../../nbs/09a_reading.ipynb #00d24c51
 def stage_of(model: str) -> str:
@@ -133,6 +148,24 @@ def versus(
     rows = [r for r in compared(run) if r["metric"] == metric and {r["model"], r["against"]} == pair]
     return next((r if r["model"] == model else turned(r) for r in rows), None)
 
+# %% ../../nbs/09a_reading.ipynb #b2daa962
+def primary(
+    run: Run,
+) -> dict:   # name, against, when, why (empty where it decides), seeds, rows; empty: an older version
+    "The test that was named before."
+    return scored_file(run, COMPARISONS).get("primary", {})
+
+def role(run: Run, model: str) -> str:      # single, primary or explored
+    "What a model was before the test prompts were answered; a mix in files of an older version is explored."
+    if model in ("base", *ARMS): return "single"
+    named = primary(run)
+    return "primary" if named.get("name") == model and not named["why"] else "explored"
+
+def can_see(run: Run) -> str:
+    "What these prompts and seeds could show, in a sentence; empty where nothing is known of it."
+    found = scored_file(run, COMPARISONS).get("resolution") or resolution(compared(run), [ARMS])
+    return can_be_seen(found, scores(run, "base")["n"], METRICS | {"reference_loss": "loss a token"})
+
 # %% ../../nbs/09a_reading.ipynb #b94b297e
 def _read(run: Run, name: str, maker: str) -> dict:
     "A results file; the error for a missing one names the stage that makes it."
@@ -160,12 +193,20 @@ def _control_cost(run: Run, model: str) -> dict | None:
     seconds = None if figures.get("gpu_shared") else figures["train_seconds"]
     return dict(peak_memory_gib=figures["peak_memory_gib"], train_seconds=seconds)
 
+def _mix_figures(run: Run, model: str) -> dict:
+    "The figures of making a mix; empty for what is none."
+    path = run.path / f"results/metrics/hybrid_{model}_metrics.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
 def cost(
     run: Run,
     model: str,    # an arm, a mix or a control
 ) -> dict | None:  # peak_memory_gib, train_seconds (None: others shared the GPU); None: not trained
-    "What `model` cost to train; a mix costs both arms."
+    "What `model` cost to train; a mix costs all that it is made of, both arms where its figures say nothing."
     if model in controls(run): return _control_cost(run, model)
+    own = _mix_figures(run, model)
+    if own.get("train_seconds") is not None and own.get("peak_memory_gib") is not None:
+        return {k: own[k] for k in ("peak_memory_gib", "train_seconds")}
     spent = [arm_metrics(run, arm) for arm in (ARMS if model not in ARMS else (model,))]
     return dict(peak_memory_gib=max(m["peak_memory_gib"] for m in spent),
                 train_seconds=sum(m["train_seconds"] for m in spent))

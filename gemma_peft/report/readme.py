@@ -18,14 +18,17 @@ from gemma_peft.report.published_runs import (
     SPEEDS,
     comparisons_of,
     measured_speeds,
+    mixes_of,
+    primary_answer,
     published,
     results_text,
     run_rows,
+    seen_answer,
 )
 
 from ..core import LABELS, GemmaPeftError, duration, in_short, listed, markdown_table
 from .pages import checkout
-from .reading import METRICS, TESTED
+from .reading import METRICS, TESTED, label
 
 # %% ../../nbs/09i_readme.ipynb #9aa0ac27
 REAL = ("gemma", "gemma-270m")      # published runs of real weights, the larger first
@@ -124,15 +127,27 @@ def _gains(f: dict, arm: str, other: str) -> list[str]:
     seconds = {a: f["training"][a]["train_seconds"] for a in CONTROL_OF}
     return better + (["less time"] if seconds[arm] < seconds[other] else [])
 
+# %% ../../nbs/09i_readme.ipynb #d2fa52fb
+def _named_advice(f: dict) -> str:      # figures.json
+    "What the test that was named before says about mixing."
+    named = f["primary"]
+    if named["why"] or not named["rows"]:
+        return " No mix is recommended: none was named before its test and stood."
+    better = [GAINS[r["metric"]] for r in named["rows"] if r["significant"] and r["difference"] > 0]
+    who, than = label(named["name"]), label(named["against"])
+    if not better: return f" {who}, the hybrid that was named before, shows no gain over {than}."
+    return f" {who}, the hybrid that was named before, shows {listed(better)} than {than}."
+
 def _mix_advice(result: dict) -> str:      # what `published` gives of a run
     "Whether a mix shows more than the arm of the higher BLEU-4."
     f, rows = result["figures"], comparisons_of(result["figures"])
-    mixes = [t for r in result["rows"] if (t := r["technique"].lower()) not in CONTROL_OF]
+    mixes = mixes_of(result)
+    if f.get("primary"): return _named_advice(f)
     if not mixes: return ""
     best = max(CONTROL_OF, key=lambda arm: f["scores"][arm]["overall"]["bleu4"])
     lead = [(m, r) for m in mixes if (r := rows.get((m, best, "bleu4")))]
     better = [m for m, r in lead if r["significant"] and r["difference"] > 0]
-    who = f"; {listed(LABELS[m] for m in better)} shows" if better else ", and none shows"
+    who = f"; {listed(map(label, better))} shows" if better else ", and none shows"
     return f" A mix costs both trainings{who} a higher BLEU-4 than {LABELS[best]} alone."
 
 def advice(
@@ -160,7 +175,11 @@ def readme_answer(
     name, result = real_run(root)
     if not result: return NONE
     f, speeds = result["figures"], measured_speeds(root)
-    lines = [quality_answer(f), memory_answer(f, speeds), time_answer(f, speeds), advice(result, speeds)]
+    seen, named = seen_answer(f), primary_answer(f)
+    lines = [f"**What can be seen.** {seen[0]}"] if seen else []
+    lines += [quality_answer(f)]
+    if named: lines.append(f"**The hybrid.** {' '.join(named)}")
+    lines += [memory_answer(f, speeds), time_answer(f, speeds), advice(result, speeds)]
     return "\n".join(f"- {line}" for line in lines)
 
 def readme_picture(

@@ -39,8 +39,11 @@ from gemma_peft.report.reading import (
 
 from ..core import STAGES, Run, duration, get, listed, signed, stage_state
 from ..eval import ARMS, DEFINITIONS
+from ..hybrid import all_mixes
+from ..training import too_long
 from .claims import beyond_findings, control_findings, quality_findings, spoken
 from .plots import spread
+from .verdict import primary_findings, seen_findings
 
 # %% ../../nbs/09e_sentences.ipynb #9b09124f
 def _below_the_base(figures: dict, metric: str) -> list[str]:      # figures: model -> scores
@@ -78,10 +81,16 @@ def cost_findings(run: Run) -> list[str]:
     if all(m.get("trainable_parameters") for m in (q, g)):
         counts = [f"{label(a)} {m['trainable_parameters']:,}" for a, m in zip(ARMS, (q, g))]
         lines.append(f"Trained parameters: {', '.join(counts)}.")
-    if mixes := [label(m) for m in models(run)[3:]]:
+    made_of = {m: all_mixes()[m].needs if m in all_mixes() else ARMS for m in models(run)[3:]}
+    if mixes := [label(m) for m, needs in made_of.items() if {*needs} == {*ARMS}]:
         both = duration(q["train_seconds"] + g["train_seconds"])
         need = "needs" if len(mixes) == 1 else "need"
         lines.append(f"{' and '.join(mixes)} {need} both arms: {both} of training.")
+    for m, needs in made_of.items():
+        if {*needs} == {*ARMS}: continue
+        spent = cost(run, m)["train_seconds"]
+        parts = listed(map(label, needs)) or "a training of its own"
+        lines.append(f"{label(m)} needs {parts}: {duration(spent)} of training.")
     return lines
 
 # %% ../../nbs/09e_sentences.ipynb #ae0c0ea2
@@ -136,6 +145,7 @@ def learning_findings(run: Run) -> list[str]:
         each = " and ".join(f"{v:.4f} for {label(a)}" for a, v in losses.items())
         lines.append(f"The {name} is {each}.")
         if key == "validation_loss": lines.append(_loss_and_score(run, losses))
+    lines += [f"{sentence}." for m in trained.values() if (sentence := too_long(m))]
     tested = {m: scores(run, m).get("reference_loss") for m in models(run)}
     each = ", ".join(f"{label(m)} {loss:.4f}" for m, loss in tested.items() if loss is not None)
     if each: lines.append(f"Loss a token on the test references: {each}.")
@@ -143,12 +153,14 @@ def learning_findings(run: Run) -> list[str]:
 
 # %% ../../nbs/09e_sentences.ipynb #cf3af66f
 def seed_findings(run: Run) -> list[str]:
-    "Each arm's scores seed by seed; none with one seed."
-    per_seed = {a: scored(run)["models"][a]["per_seed"] for a in ARMS}
+    "Scores seed by seed of each arm, and of rows made with several seeds; none with one seed."
+    rows = [m for m in controls(run) if len(scored(run)["models"][m]["seeds"]) > 1]
+    per_seed = {a: scored(run)["models"][a]["per_seed"] for a in (*ARMS, *rows)}
     if all(len(s) < 2 for s in per_seed.values()): return []
     def each(arm, m):
         return f"{label(arm)} " + ", ".join(f"{s[m]:.4f} (seed {s['seed']})" for s in per_seed[arm])
-    return [f"{name} by training seed: {'; '.join(each(a, m) for a in ARMS)}." for m, name in METRICS.items()]
+    texts = {m: "; ".join(each(a, m) for a in per_seed) for m in METRICS}
+    return [f"{name} by training seed: {texts[m]}." for m, name in METRICS.items()]
 
 def noise_findings(run: Run) -> list[str]:
     "What another batch does to the base model's scores."
@@ -213,7 +225,8 @@ def seed_caveat(run: Run) -> str:
     if len(seeds) == 1:
         return (f"One training seed ({seeds[0]}) and {n} test prompts: intervals and p-values are "
                 f"about other prompts. Another seed may move a score by more.")
-    others = listed(label(m) for m in (*models(run)[3:], *controls(run)))
+    single = [m for m in (*models(run)[3:], *controls(run)) if len(scored(run)["models"][m]["seeds"]) == 1]
+    others = listed(label(m) for m in single)
     rest = (f" {others} have one seed, and are compared with the arms' first seed ({seeds[0]}): "
             f"what is shown of them may be that seed's luck." if others else "")
     covered = "intervals and p-values count the luck of both, so from few seeds little can be shown."
@@ -226,6 +239,7 @@ def rate_caveat(run: Run) -> str:
         return "Learning rates are the configuration's; neither arm was tuned on this data by this run."
     sweep, chosen = read_sweep(run), chosen_rates(run)
     used, trained = {m: get(run.config, name) for m, name in SWEPT.items()}, (*ARMS, *controls(run))
+    used |= {m: rate for m, rate in chosen.items() if m not in SWEPT}          # a row takes what was chosen
     def one(m, rate):
         tried, share = len(sweep[m]["tried"]), sweep[m]["share"]
         return f"{label(m)} {rate:g} (of {tried}, on {share:.0%} of the training rows)"
@@ -297,13 +311,15 @@ def findings(
     run: Run,
 ) -> dict[str, list[str]]:   # heading -> sentences
     "Everything the numbers say, by topic."
-    topics = quality_findings(run) | {"Controls": control_findings(run)}
+    topics = {"What could be seen": seen_findings(run), "The primary hybrid": primary_findings(run)}
+    topics |= quality_findings(run) | {"Controls": control_findings(run)}
     topics |= {"Beyond the test prompts": beyond_findings(run)}
     topics |= {"By source": source_findings(run), "Cost": cost_findings(run),
                "Learning": learning_findings(run), "How sure the scores are": sureness(run),
                "Caveats": caveats(run)}
     warned = [f"{name}: {without_paths(w)}" for name in STAGES if name != "report"
               for w in stage_state(run, name)["warnings"]]
-    optional = ("Controls", "Beyond the test prompts", "Warnings of the run")
+    optional = ("What could be seen", "The primary hybrid", "Controls", "Beyond the test prompts",
+                "Warnings of the run")
     topics |= {"Warnings of the run": warned}
     return {heading: lines for heading, lines in topics.items() if lines or heading not in optional}

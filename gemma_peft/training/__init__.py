@@ -10,21 +10,21 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "other_versions", "read_record", "seal", "set_aside"
     ],
     "loading": [
-        "OPTIMISERS", "OPTIMISERS_FROM", "QUANTISERS", "QUANTISERS_FROM", "choose_attention", "choose_gpu",
-        "choose_precision", "chosen_formats", "compute_settings", "four_bit_parts", "four_bits",
-        "free_memory", "gpu_capability", "gpu_gib", "load_base", "load_model", "model_folders", "optimiser",
-        "quantiser"
+        "ON_BASE", "OPTIMISERS", "OPTIMISERS_FROM", "QUANTISERS", "QUANTISERS_FROM", "choose_attention",
+        "choose_gpu", "choose_precision", "chosen_formats", "compute_settings", "four_bit_parts",
+        "four_bits", "free_memory", "gpu_capability", "gpu_gib", "in_adapter_dtype", "load_base",
+        "load_folder", "load_model", "model_folders", "optimiser", "quantiser"
     ],
     "losses": [
         "head_logits", "hidden_and_targets", "length_batches", "mean_loss", "reference_loss",
         "validation_loss"
     ],
     "memory": [
-        "BYTES", "COMPONENTS", "FRAGMENTS", "Ledger", "MARK", "NAMES", "RECORDED", "REFRESHED", "SAVED",
-        "SHARE", "STATIC", "STEPPED", "STEPPED_AT_ONCE", "TRL_TILE", "WIDTHS", "WORKSPACE",
-        "adapter_step_bytes", "check_measured", "galore_sizes", "galore_static", "galore_storage",
-        "layer_bytes", "ledger", "logits_bytes", "mode_that_fits", "picture", "plot_ledger", "qlora_static",
-        "quantised", "remedies", "step_bytes", "tokens_at_once", "trained_dtype"
+        "COMPONENTS", "FRAGMENTS", "Ledger", "MARK", "NAMES", "RECORDED", "REFRESHED", "SAVED", "SHARE",
+        "STATIC", "STEPPED", "STEPPED_AT_ONCE", "TRL_TILE", "WIDTHS", "WORKSPACE", "adapter_step_bytes",
+        "check_measured", "galore_sizes", "galore_static", "galore_storage", "layer_bytes", "ledger",
+        "logits_bytes", "mode_that_fits", "picture", "plot_ledger", "qlora_static", "remedies",
+        "step_bytes", "tokens_at_once", "trained_dtype"
     ],
     "model_shapes": [
         "SHAPES", "SIGLIP", "Shape", "TEXT", "all_matrices", "matrices", "model_shape", "parameters",
@@ -36,7 +36,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "train_packed", "unpacked"
     ],
     "nested_runs": [
-        "BELOW", "ChildRun", "alone", "child_run", "mirror", "once", "printed_by", "quietly", "trained"
+        "BELOW", "BELOW_FROM", "ChildRun", "alone", "changed", "child_run", "dotted", "mirror", "once",
+        "printed_by", "quietly", "row_settings", "take_over", "trained"
     ],
     "packing": [
         "BlockedCrossEntropy", "EVALUATION_BLOCK", "HEAD_ROWS", "Head", "LinearCrossEntropy", "PACKED",
@@ -60,20 +61,25 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "recomputed", "say_once", "small_timing_buffer", "small_workspaces", "step_on_default_stream",
         "why_unrecorded"
     ],
+    "stored_base": [
+        "BYTES", "LARGEST", "SMALLEST", "base_bytes", "budget_ends", "check_budget", "embedding_bytes",
+        "embedding_format", "kinds_of", "matrix_bytes", "other_bytes", "quantised", "stored_bits",
+        "stored_bytes"
+    ],
     "toy_runs": [
         "Killed", "Pretended", "TOY_SETTINGS", "kill_at", "same_weights", "stopped", "toy_base", "toy_run",
         "window_gemma", "window_rows"
     ],
     "trainer": [
         "COMMON", "NonFiniteLoss", "OBSERVERS_FROM", "TRAINERS", "TRAINERS_FROM", "Training",
-        "check_one_process", "fit", "in_adapter_dtype", "make_finite", "make_trainer", "make_trainer_class",
-        "observer_of", "plan_training", "run_trainer", "to_dataset", "train_by_plan", "train_plainly",
-        "trainer_for", "training_arguments", "training_identity", "without_cudnn_attention"
+        "check_one_process", "fit", "make_finite", "make_trainer", "make_trainer_class", "observer_of",
+        "plan_training", "run_trainer", "to_dataset", "train_by_plan", "train_plainly", "trainer_for",
+        "training_arguments", "training_identity", "without_cudnn_attention"
     ],
     "validation": [
         "ANSWERED_AT_ONCE", "ANSWERED_ELSEWHERE", "ANSWERERS", "ANSWERERS_FROM", "ANSWER_TOKENS", "Best",
         "CURVES", "KEPT", "MeanOfLast", "MovingAverage", "ON_THE_WAY", "Observer", "ema_share",
-        "few_measurements", "in_words", "keeper", "kept_gib", "measuring", "observe", "on_host",
-        "own_precision", "plot_validation", "put", "scores_of_answers", "spread", "trained_numbers"
+        "few_measurements", "keeper", "kept_gib", "measuring", "observe", "on_host", "own_precision",
+        "plot_validation", "put", "scores_of_answers", "spread", "too_long", "trained_numbers"
     ],
 })

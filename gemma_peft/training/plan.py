@@ -22,6 +22,8 @@ from gemma_peft.training.loading import (
 
 from ..core import Config, GemmaPeftError, Run, patch_to
 from .memory import SHARE, Ledger, check_measured, ledger, mode_that_fits, trained_dtype
+from .model_shapes import model_shape
+from .stored_base import check_budget, stored_bits
 
 # %% ../../nbs/03e_plan.ipynb #9143c9c2
 @dataclass(frozen=True)
@@ -160,12 +162,17 @@ def bits_of(
     arm: str,           # qlora or galore
     mode,               # steps.Mode
     dtype: str,         # computed in
-) -> tuple[int, str]:   # bits, and why
-    "Bits of a linear layer's weights while an arm trains."
+) -> tuple[float, str]:  # bits, and why
+    "Bits of a linear layer's weights while an arm trains; their mean where matrices differ."
     whole = dict(float32=32, bfloat16=16, int8=8)
     if arm == "galore": return whole[trained_dtype(config, dtype)], "GaLore trains the weights themselves"
-    if mode.dequantise: return whole[dtype], "the 4-bit base, expanded while the fast mode trains"
-    return 4, "QLoRA's base"
+    bits, base = stored_bits(_shape(config), config, dtype)
+    return (whole[dtype], f"{base}, expanded while the fast mode trains") if mode.dequantise else (bits, base)
+
+def _shape(config: Config):
+    "The model's shape; None where it is not known."
+    try: return model_shape(config.model.id, config.tiny, config.model.revision)
+    except GemmaPeftError: return None
 
 # %% ../../nbs/03e_plan.ipynb #23305875
 def _ledger(config, arm, mode, dtype, compiled) -> Ledger | None:
@@ -251,6 +258,14 @@ def sizes(self) -> dict:
     return dict(mode=self.mode.name, micro=self.micro, accumulation=self.accumulation,
                 pack_tokens=self.pack_tokens, compiled=self.compiled)
 
+# %% ../../nbs/03e_plan.ipynb #c645b140
+def check_adapters(config: Config, arm: str, machine: Machine, dtype: str):
+    "Raises GemmaPeftError where adapters are to be in bf16 on a GPU that does not compute in it."
+    small = arm == "qlora" and config.qlora.adapter_dtype == "bfloat16"
+    if small and machine.device == "cuda" and dtype != "bfloat16": raise GemmaPeftError(
+        f"qlora.adapter_dtype = 'bfloat16', but training computes in {dtype} on this GPU; use "
+        "`--set qlora.adapter_dtype=float32`")
+
 # %% ../../nbs/03e_plan.ipynb #59c59634
 def _chosen(config, arm, rows: int, dtype: str, machine: Machine) -> dict:
     "Mode, sizes and compiling as settings and hardware ask for them."
@@ -276,13 +291,6 @@ def _begun(record: dict, machine: Machine) -> dict:
                 accumulation=way["accumulation"], compiled=compiled, compile_reason=compile_reason,
                 size_reason="a checkpoint's")
 
-def check_adapters(config: Config, arm: str, machine: Machine, dtype: str):
-    "Raises GemmaPeftError where adapters are to be in bf16 on a GPU that does not compute in it."
-    small = arm == "qlora" and config.qlora.adapter_dtype == "bfloat16"
-    if small and machine.device == "cuda" and dtype != "bfloat16": raise GemmaPeftError(
-        f"qlora.adapter_dtype = 'bfloat16', but training computes in {dtype} on this GPU; use "
-        "`--set qlora.adapter_dtype=float32`")
-
 def make_plan(
     config: Config,
     arm: str,                        # qlora or galore
@@ -294,6 +302,7 @@ def make_plan(
     machine = machine or this_machine()
     dtype, why = choose_precision(config.model.dtype, machine.capability)
     check_adapters(config, arm, machine, dtype)
+    if arm == "qlora": check_budget(config, dtype)
     choices = before = _begun(begun, machine) if begun and config.training.mode == "auto" else None
     if before is None or before["mode"].name == "plain":
         choices = _chosen(config, arm, len(lengths), dtype, machine)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COMMON', 'OBSERVERS_FROM', 'TRAINERS', 'TRAINERS_FROM', 'check_one_process', 'plan_training', 'to_dataset',
            'NonFiniteLoss', 'make_finite', 'make_trainer_class', 'training_identity', 'Training', 'training_arguments',
-           'without_cudnn_attention', 'observer_of', 'in_adapter_dtype', 'make_trainer', 'run_trainer', 'train_plainly',
-           'trainer_for', 'train_by_plan', 'fit']
+           'without_cudnn_attention', 'observer_of', 'make_trainer', 'run_trainer', 'train_plainly', 'trainer_for',
+           'train_by_plan', 'fit']
 
 # %% ../../nbs/03_training.ipynb #00318873
 import errno
@@ -45,7 +45,7 @@ from gemma_peft.training.progress import (
 
 from ..templating import labels
 from .checkpoints import checkpoints_in, find_checkpoint, other_versions, read_record, seal
-from .loading import compute_settings, free_memory, gpu_gib, optimiser
+from .loading import compute_settings, free_memory, gpu_gib, in_adapter_dtype, optimiser
 from .plan import Plan, check_prediction, make_plan, why_smaller
 
 # %% ../../nbs/03_training.ipynb #81f2e75c
@@ -285,15 +285,6 @@ def observer_of(trainer, training: Training, plan: Plan):
     return import_module(OBSERVERS_FROM).observe(trainer, training, plan)
 
 # %% ../../nbs/03_training.ipynb #1374a0bd
-def in_adapter_dtype(
-    model,
-    dtype: str,      # float32 or bfloat16
-):
-    "Bring what trains into the adapters' precision: TRL leaves it in bf16, peft reads a checkpoint as fp32."
-    import torch
-    for p in model.parameters():
-        if p.requires_grad: p.data = p.data.to(getattr(torch, dtype))
-
 def make_trainer(kind, training: Training, plan: Plan, model, args, **more):
     "A trainer of this class, with what all modes share."
     from transformers import PrinterCallback

@@ -6,7 +6,7 @@
 __all__ = ['ANSWERERS', 'ANSWERERS_FROM', 'ANSWER_TOKENS', 'ANSWERED_AT_ONCE', 'ANSWERED_ELSEWHERE', 'KEPT', 'ON_THE_WAY',
            'CURVES', 'ema_share', 'trained_numbers', 'on_host', 'put', 'Best', 'MovingAverage', 'MeanOfLast', 'keeper',
            'kept_gib', 'own_precision', 'measuring', 'spread', 'scores_of_answers', 'Observer', 'few_measurements',
-           'observe', 'plot_validation', 'in_words']
+           'observe', 'plot_validation', 'too_long']
 
 # %% ../../nbs/03l_validation.ipynb #aadbe977
 import time
@@ -331,8 +331,8 @@ def plot_validation(
     axes[0][0].legend(frameon=False)
     return fig
 
-# %% ../../nbs/03l_validation.ipynb #42ae3996
-def in_words(metrics: dict) -> str:    # empty where nothing was measured on the way, or the last was the best
+# %% ../../nbs/03l_validation.ipynb #e0f5caff
+def too_long(metrics: dict) -> str:    # empty where nothing was measured on the way, or the last was the best
     "Whether a training went on for too long."
     if not metrics.get("validation_curve"): return ""
     last, best = metrics["last_validation_loss"], metrics["best_validation_loss"]
