@@ -5,21 +5,38 @@
 from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
+    "averages": [
+        "Adapters", "COUNTED", "Effective", "PEAKS", "WholeModels", "best_of", "combine", "cosines",
+        "cost_of", "disagreement", "effective", "factors", "greedy_soup", "inner_products", "load_average",
+        "members_table", "mixed_gain", "plain_weights", "search_weights", "write_soup"
+    ],
     "bridge": [
         "BridgeLinear", "DAMPING", "DIRECTIONS", "EXTRA", "Fold", "Looked", "ROUNDING", "Sketch",
         "fold_pair", "new_basis", "pair_norm", "single_side", "sketch_columns", "strongest_directions",
         "turned_moments"
     ],
+    "eight_bit_soup": [
+        "SECOND_METHOD", "SOUP", "TRAINS", "build_eight_bit_soup", "load_eight_bit_soup",
+        "member_overrides", "soup_members", "train_member"
+    ],
+    "ensembles": [
+        "AverageProbabilities", "Ensemble", "EnsembleDecoder", "SEARCHES", "SharedBase", "TogetherDecoder",
+        "build_average", "ensemble_loss", "load_average_of", "load_ensemble", "load_together",
+        "mixed_losses", "read_recipe", "search_ensemble", "token_logs", "write_recipe"
+    ],
     "mbr": [
-        "Drawing", "DrawingDecoder", "DrawingState", "EPSILON", "MinimumRisk", "MinimumRiskDecoder",
-        "SAMPLES", "TEMPERATURE", "agreement", "build_mbr", "build_mbr_one", "load_mbr", "load_mbr_one",
-        "perturbed", "prompt_keys"
+        "Drawing", "DrawingDecoder", "DrawingState", "EPSILON", "LETTERS", "MinimumRisk",
+        "MinimumRiskDecoder", "RECALL", "SAMPLES", "TEMPERATURE", "agreement", "build_mbr", "build_mbr_one",
+        "chrf_of_all", "load_mbr", "load_mbr_one", "perturbed", "prompt_keys", "run_counts"
+    ],
+    "members": [
+        "FULL_BASE", "KINDS", "Member", "find_member", "find_members", "how_to_make", "load_member",
+        "matrix_shapes", "member_folders", "misfit", "toy_members"
     ],
     "mixes": [
-        "AverageProbabilities", "DEFINITIONS", "Ensemble", "MIXES", "Mix", "all_mixes", "build_ensemble",
-        "build_soup", "compare_updates", "compare_with_controls", "cost_of_arms", "ensemble_loss", "fill",
-        "ingredients", "load_ensemble", "make_hybrids", "mix", "plot_coefficient", "read_hybrids",
-        "search_coefficient"
+        "DEFINITIONS", "MIXES", "Mix", "all_mixes", "build_ensemble", "build_soup", "compare_updates",
+        "compare_with_controls", "cost_of_arms", "fill", "ingredients", "make_hybrids", "method_or_seed",
+        "mix", "plot_coefficient", "read_hybrids", "search_coefficient", "second_member_table"
     ],
     "routing": [
         "FEATURES", "Route", "RoutedDecoder", "Router", "build_route", "expected", "fit_router",
