@@ -268,7 +268,7 @@ def load_bridge(run: Run):
     if not folder.is_dir(): raise GemmaPeftError(f"{folder} is missing; train it: {run.remedy('hybrid')}")
     return load_adapter(bridge_base(run), folder)
 
-# %% ../../nbs/07h_trained_bridge.ipynb #2c410bb5
+# %% ../../nbs/07h_trained_bridge.ipynb #5f5bdaca
 def bridge_static(
     s,                # training.Shape
     config,           # core.Config
@@ -277,7 +277,8 @@ def bridge_static(
 ) -> dict:            # component -> bytes
     "What the bridge keeps from step to step: Q, B with its gradient and Adam's moments, and U, V and P."
     q, g, eight_bits = config.qlora, config.galore, galore_storage(config, mode)["states"] == "8bit"
-    learning, resting = [], 0
+    learning, resting, bare = [], 0, copy.deepcopy(config)
+    bare.qlora.correction_rank = 0                   # its bytes are those of U and V
     for out, into in all_matrices(s):
         right = single_side(out, into, g.proj_type) == "right"
         longer, shorter = (out, into) if right else (into, out)
@@ -287,7 +288,7 @@ def bridge_static(
         resting += rank * shorter + kept * (out + into)
     trained = BYTES[q.adapter_dtype] * sum(learning)
     moments = sum(quantised(n, 8, 256) if eight_bits else 4 * n for n in learning)
-    return dict(weights=qlora_static(s, config, mode, dtype)["weights"], adapters=trained, gradients=trained,
+    return dict(weights=qlora_static(s, bare, mode, dtype)["weights"], adapters=trained, gradients=trained,
                 states=2 * moments, projectors=BYTES[dtype] * resting)
 
 STATIC["bridge"] = bridge_static       # so the trainer's plan and ledger know it
