@@ -28,9 +28,6 @@ from gemma_peft.core import (
     load_tokenizer,
     patch_to,
 )
-from ..eval import ARMS
-from ..galore import GaLoreAdamW, state_gib
-from ..qlora import calibration_rows, lora_config, mending_pairs, save_adapter
 from gemma_peft.training import (
     BYTES,
     MODES,
@@ -47,6 +44,9 @@ from gemma_peft.training import (
     validation_loss,
 )
 
+from ..eval import ARMS
+from ..galore import GaLoreAdamW, state_gib
+from ..qlora import calibration_rows, lora_config, mending_pairs, save_adapter
 from .bridge import BridgeLinear, Sketch, fold_pair, new_basis, single_side, turned_moments
 from .mixes import MIXES, Mix
 
