@@ -28,6 +28,18 @@ from gemma_peft.controls.child_runs import (
     overall_of,
     trained,
 )
+from gemma_peft.controls.row_files import (
+    MAKERS,
+    ROWS,
+    Row,
+    asked_rows,
+    makes,
+    name_of,
+    row_and_seed,
+    row_folder,
+    row_name,
+    with_row_seed,
+)
 from gemma_peft.core import (
     COLOURS,
     LABELS,
@@ -62,18 +74,6 @@ from ..eval import ARMS, results_file, where_it_fits
 from ..galore import GaLoreAdamW, galore_model, save_model
 from ..hybrid import build_average, find_members, load_average_of, member_folders
 from ..qlora import lora_config, lora_update, save_adapter
-from gemma_peft.controls.row_files import (
-    MAKERS,
-    ROWS,
-    Row,
-    asked_rows,
-    makes,
-    name_of,
-    row_and_seed,
-    row_folder,
-    row_name,
-    with_row_seed,
-)
 
 # %% ../../nbs/08a_ladder.ipynb #2d7ca4f4
 @makes("base_nf4")

@@ -7,11 +7,10 @@ __all__ = ['SECOND_METHOD', 'TRAINS', 'SOUP', 'soup_members', 'member_overrides'
            'load_eight_bit_soup']
 
 # %% ../../nbs/07c_eight_bit_soup.ipynb #c7c00003
-from ..core import GemmaPeftError, Run
-from .ensembles import build_average, load_average_of
-from .members import find_member
-from .mixes import MIXES, Mix
+from ..core import Run
 from ..training import alone, child_run, free_memory, row_settings, trained
+from .ensembles import build_average, load_average_of
+from .mixes import MIXES, Mix
 
 # %% ../../nbs/07c_eight_bit_soup.ipynb #c7c00006
 SECOND_METHOD = "galore_int8"      # the row that joins two seeds of `bits8`
@@ -43,7 +42,7 @@ def train_member(run: Run, name: str):
 def build_eight_bit_soup(
     run: Run,
 ) -> dict:     # metrics
-    "Train the members one after the other, choose their weights on the validation slice, and write one model."
+    "Train the members one after the other, choose their weights by validation, and write one model."
     names = soup_members(run)
     for name in names: train_member(run, name)
     return build_average(run, run, "bits8_soup", f"{SOUP}/final", "soup", names)
@@ -52,4 +51,5 @@ def load_eight_bit_soup(run: Run):
     "The soup: one adapter on the int8 base, or a whole model."
     return load_average_of(run, run, f"{SOUP}/final")
 
-MIXES["bits8_soup"] = Mix("8-bit soup", build_eight_bit_soup, needs=(), load=load_eight_bit_soup, colour="#332288")
+MIXES["bits8_soup"] = Mix("8-bit soup", build_eight_bit_soup, needs=(), load=load_eight_bit_soup,
+                          colour="#332288")

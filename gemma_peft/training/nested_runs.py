@@ -21,7 +21,6 @@ from pathlib import Path
 
 from gemma_peft.core import (
     Config,
-    GemmaPeftError,
     Run,
     get,
     locked,
