@@ -236,6 +236,7 @@ def best_of(tried: list[dict]) -> dict:
 def greedy_soup(
     loss_of: Callable,    # weights -> validation loss
     count: int,           # members
+    most: int = 60,       # tries, at most; members alone and each that joins are one
 ) -> list[dict]:          # weights, validation_loss and kept: whether the newest member stayed
     "Members join from the best to the worst; one stays only if the validation loss falls."
     def shares(chosen): return [float(i in chosen) / len(chosen) for i in range(count)]
@@ -243,7 +244,7 @@ def greedy_soup(
     first, *others = sorted(range(count), key=lambda i: alone[i]["validation_loss"])
     tried = [a | dict(kept=a is alone[first]) for a in alone]
     chosen, lowest = [first], alone[first]["validation_loss"]
-    for i in others:
+    for i in others[:max(0, most - count)]:
         loss = round(loss_of(shares([*chosen, i])), 6)
         tried.append(dict(weights=shares([*chosen, i]), validation_loss=loss, kept=loss < lowest))
         if loss < lowest: chosen, lowest = [*chosen, i], loss

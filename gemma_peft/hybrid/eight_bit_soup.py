@@ -7,8 +7,16 @@ __all__ = ['SECOND_METHOD', 'TRAINS', 'SOUP', 'soup_members', 'member_overrides'
            'load_eight_bit_soup']
 
 # %% ../../nbs/07c_eight_bit_soup.ipynb #c7c00003
+from gemma_peft.training import (
+    alone,
+    changed,
+    child_run,
+    free_memory,
+    row_settings,
+    train_once,
+)
+
 from ..core import Run
-from ..training import alone, child_run, free_memory, row_settings, trained
 from .ensembles import build_average, load_average_of
 from .mixes import MIXES, Mix
 
@@ -27,7 +35,10 @@ def member_overrides(
 ) -> dict:         # dotted names to values
     "What a member does otherwise than the run: what its row of the ladder does, and its seed."
     row, _, seed = name.partition("@")
-    return row_settings(row) | ({"seed": int(seed)} if seed else {})
+    epochs = run.config.hybrid.member_epochs
+    own = row_settings(row) | ({"seed": int(seed)} if seed else {})
+    _, own = changed(run, f"ladder/{name}", own)             # a rate that was searched for the row, say
+    return own | ({"training.epochs": epochs} if epochs else {})
 
 # %% ../../nbs/07c_eight_bit_soup.ipynb #c7c00010
 def train_member(run: Run, name: str):
@@ -36,7 +47,7 @@ def train_member(run: Run, name: str):
     child = child_run(run, f"{SOUP}/members/{name}", member_overrides(run, name))
     with alone(child, TRAINS[row]):
         print(f"bits8_soup: member {name}", flush=True)
-        trained(child, TRAINS[row])
+        train_once(child, TRAINS[row])
     free_memory()
 
 def build_eight_bit_soup(

@@ -270,7 +270,7 @@ def _soup(run: Run, where: Run, name: str, folder: str, kind: str, members: list
         told = ", ".join(f"{m.name} {w:g}" for m, w in zip(members, weights) if w)
         where.progress(1, 2, f"{name}: {told}: validation loss {loss:.4f}")
         return loss
-    tried = searching(loss_of, len(members))
+    tried = searching(loss_of, len(members), most=run.config.hybrid.soup_tries)
     best, alike = best_of(tried), cosines(soup.products())
     about = write_soup(where, name, folder, soup, best["weights"], best, rank)
     size = sum(p.numel() for p in soup.model.parameters())
