@@ -79,14 +79,18 @@ from ..qlora import lora_config, lora_update, save_adapter
 @makes("base_nf4")
 def make_base_nf4(run: Run):
     child = child_run(run, "ladder/base_nf4")
-    finish(child, "base_nf4", lambda: load_base(child, quantised=True), training_inputs(child, "qlora"))
+    def load():      # whatever layout the run's own base has
+        bits = child.config.qlora.embedding_bits
+        return load_base(child, quantised=True, layout="nf4", embedding_bits=bits, corrected=False)
+    finish(child, "base_nf4", load, training_inputs(child, "qlora"))
 
 def merged_model(
     run: Run,             # has an adapter in models/qlora/final
     dequantised: bool,    # into the 4-bit values, expanded; otherwise into the base in full precision
 ):
     "The adapter's update added to the base, in fp32, then rounded to the base's precision."
-    update, model = lora_update(run), load_base(run, quantised=dequantised)
+    update = lora_update(run, learned=not dequantised)        # the full base needs no mending
+    model = load_base(run, quantised=dequantised, corrected=False)
     if dequantised: model = model.dequantize()
     for name, p in model.named_parameters():
         if name in update: p.data = where_it_fits(_added, p.data, update[name], device=p.device)
