@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COUNTED', 'PEAKS', 'mixed_gain', 'disagreement', 'factors', 'inner_products', 'Adapters', 'combine', 'Effective',
-           'plain_weights', 'effective', 'WholeModels', 'load_average', 'cosines', 'search_weights', 'best_of',
-           'greedy_soup', 'write_soup', 'cost_of', 'members_table']
+           'plain_weights', 'effective', 'WholeModels', 'on_one_base', 'load_average', 'cosines', 'search_weights',
+           'best_of', 'greedy_soup', 'write_soup', 'cost_of', 'members_table']
 
 # %% ../../nbs/07a_averages.ipynb #a7a00003
 import json
@@ -191,10 +191,13 @@ class WholeModels:
         return inner_products([update(p) for p in self.parts])
 
 # %% ../../nbs/07a_averages.ipynb #a7a00050
+def on_one_base(members: list[Member]) -> bool:
+    "Whether all members are adapters, and stand on the same base."
+    return all(m.is_adapter for m in members) and len({m.base for m in members}) == 1
+
 def load_average(run: Run, members: list[Member]):     # Adapters or WholeModels
     "The members, ready to be averaged in the cheapest way that they allow."
-    one_base = all(m.is_adapter for m in members) and len({m.base for m in members}) == 1
-    return (Adapters if one_base else WholeModels)(run, members)
+    return (Adapters if on_one_base(members) else WholeModels)(run, members)
 
 def cosines(products: dict) -> dict:     # kind of matrix, and "all" -> cosines, (members, members)
     "How much updates have one direction."

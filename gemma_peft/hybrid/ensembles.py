@@ -22,6 +22,7 @@ from gemma_peft.hybrid.averages import (
     greedy_soup,
     load_average,
     members_table,
+    on_one_base,
     search_weights,
     write_soup,
 )
@@ -33,6 +34,7 @@ from gemma_peft.hybrid.members import (
 from gemma_peft.training import (
     bare,
     capped,
+    free_memory,
     head_logits,
     hidden_and_targets,
     length_batches,
@@ -218,8 +220,7 @@ def load_together(
 ) -> Ensemble:
     "An ensemble of any members of a run. Raises GemmaPeftError for missing ones before any is loaded."
     members = find_members(run, names)
-    shared = all(m.is_adapter for m in members) and len({m.base for m in members}) == 1 and len(members) > 1
-    if shared: return SharedBase(Adapters(run, members), weights)
+    if len(members) > 1 and on_one_base(members): return SharedBase(Adapters(run, members), weights)
     return Ensemble([load_member(run, m) for m in members], weights)
 
 # %% ../../nbs/07b_ensembles.ipynb #b7b00032
@@ -263,16 +264,23 @@ def load_ensemble(run: Run) -> Ensemble:
 # %% ../../nbs/07b_ensembles.ipynb #b7b00039
 def _soup(run: Run, where: Run, name: str, folder: str, kind: str, members: list, rows, rank: int) -> tuple:
     "Search a soup's weights and write it: the tries, and what is known of it."
-    soup, pad, searching = load_average(run, members), load_tokenizer(run).pad_token_id, SEARCHES[kind]
+    soup, pad = load_average(run, members), load_tokenizer(run).pad_token_id
     def loss_of(weights):
         soup.fill(weights)
         loss = mean_loss(reference_loss(soup.model, rows, pad))
-        told = ", ".join(f"{m.name} {w:g}" for m, w in zip(members, weights) if w)
-        where.progress(1, 2, f"{name}: {told}: validation loss {loss:.4f}")
+        shares = ", ".join(f"{m.name} {w:g}" for m, w in zip(members, weights) if w)
+        where.progress(1, 2, f"{name}: {shares}: validation loss {loss:.4f}")
         return loss
-    tried = searching(loss_of, len(members), most=run.config.hybrid.soup_tries)
+    tried = SEARCHES[kind](loss_of, len(members), most=run.config.hybrid.soup_tries)
     best, alike = best_of(tried), cosines(soup.products())
-    about = write_soup(where, name, folder, soup, best["weights"], best, rank)
+    weights, used = best["weights"], [m for m, w in zip(members, best["weights"]) if w]
+    if soup.whole and on_one_base(used):                 # whoever has no weight need not make it a whole model
+        del soup
+        free_memory()
+        soup, weights = load_average(run, used), [w for w in weights if w]
+    about = write_soup(where, name, folder, soup, weights, best, rank)
+    if len(used) > 1 and not soup.whole:                 # as it is written, of one rank or another
+        about["validation_loss"] = round(mean_loss(reference_loss(soup.model, rows, pad)), 6)
     size = sum(p.numel() for p in soup.model.parameters())
     return tried, about | dict(cosines=alike["all"], total_parameters=size, inference_models=1)
 
@@ -304,12 +312,12 @@ def build_average(
     best = best_of(tried)
     alone = [next(t["validation_loss"] for t in tried if t["weights"][i] == 1) for i in range(len(names))]
     table = members_table(members, best["weights"], alone)
-    gain = round(min(alone) - best["validation_loss"], 6)
+    loss = about.get("validation_loss", best["validation_loss"])
+    gain = round(min(alone) - loss, 6)
     shares = ", ".join(f"{m['name']} {m['weight']:g}" for m in table)
-    print(f"{name}: {shares}; validation loss {best['validation_loss']:.4f}, {gain:.4f} below the best "
-          "member", flush=True)
-    return dict(method=name, average=kind, members=table, validation_loss=best["validation_loss"], gain=gain,
-                tried=tried, **about, build_seconds=round(time.perf_counter() - started, 2),
+    print(f"{name}: {shares}; validation loss {loss:.4f}, {gain:.4f} below the best member", flush=True)
+    return dict(method=name, average=kind, members=table, tried=tried, gain=gain,
+                **dict(validation_loss=loss) | about, build_seconds=round(time.perf_counter() - started, 2),
                 **cost_of([m.metrics() for m in members]))
 
 def load_average_of(run: Run, where: Run, folder: str):
