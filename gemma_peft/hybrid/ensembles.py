@@ -30,6 +30,7 @@ from gemma_peft.hybrid.members import (
     KINDS,
     find_members,
     load_member,
+    matrix_shapes,
 )
 from gemma_peft.training import (
     bare,
@@ -294,6 +295,15 @@ def _ensemble(run: Run, where: Run, name: str, folder: str, kind: str, members: 
 
 SEARCHES = dict(soup=search_weights, greedy=greedy_soup)
 
+def _check_rank(members: list, rank: int):
+    "Raises GemmaPeftError for a rank that no average of these members can have."
+    if not rank: return
+    if not on_one_base(members):
+        names = ", ".join(m.name for m in members)
+        raise GemmaPeftError(f"rank = {rank} is for adapters on one base, and {names} are not; leave it out")
+    side = min(min(shape) for shape in matrix_shapes(members[0].folder).values())
+    if rank > side: raise GemmaPeftError(f"rank = {rank} is above the shorter side of a matrix; at most {side}")
+
 def build_average(
     run: Run,            # whose members they are
     where: Run,          # where it is written: the run, or a row of it
@@ -306,6 +316,7 @@ def build_average(
     "Choose an average's weights on the validation slice, write it, and say what it is and took."
     if kind not in KINDS: raise GemmaPeftError(f"average = {kind!r} must be one of {listed(KINDS, 'or')}")
     started, members = time.perf_counter(), find_members(run, names)
+    _check_rank(members, rank)
     rows = run.read_json("data/processed/validation_processed.json")
     make = _ensemble if kind == "ensemble" else _soup
     tried, about = make(run, where, name, folder, kind, members, rows, rank)
