@@ -275,7 +275,7 @@ def _soup(run: Run, where: Run, name: str, folder: str, kind: str, members: list
     tried = SEARCHES[kind](loss_of, len(members), most=run.config.hybrid.soup_tries)
     best, alike = best_of(tried), cosines(soup.products())
     weights, used = best["weights"], [m for m, w in zip(members, best["weights"]) if w]
-    if soup.whole and on_one_base(used):                 # whoever has no weight need not make it a whole model
+    if soup.whole and on_one_base(used):                 # who has no weight need not make it a whole model
         del soup
         free_memory()
         soup, weights = load_average(run, used), [w for w in weights if w]
@@ -295,6 +295,7 @@ def _ensemble(run: Run, where: Run, name: str, folder: str, kind: str, members: 
 
 SEARCHES = dict(soup=search_weights, greedy=greedy_soup)
 
+# %% ../../nbs/07b_ensembles.ipynb #b7b00047
 def _check_rank(members: list, rank: int):
     "Raises GemmaPeftError for a rank that no average of these members can have."
     if not rank: return
@@ -302,7 +303,8 @@ def _check_rank(members: list, rank: int):
         names = ", ".join(m.name for m in members)
         raise GemmaPeftError(f"rank = {rank} is for adapters on one base, and {names} are not; leave it out")
     side = min(min(shape) for shape in matrix_shapes(members[0].folder).values())
-    if rank > side: raise GemmaPeftError(f"rank = {rank} is above the shorter side of a matrix; at most {side}")
+    if rank <= side: return
+    raise GemmaPeftError(f"rank = {rank} is above the shorter side of a matrix; it may be at most {side}")
 
 def build_average(
     run: Run,            # whose members they are

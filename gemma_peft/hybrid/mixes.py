@@ -260,8 +260,8 @@ def method_or_seed(
         seed, method = (best(kind, f"another {second}") for second in ("seed", "method"))
         if None in (seed, method): continue
         better = "seed" if seed >= method else "method"
-        sentences.append(f"As {article} {kind}, a second seed gains {seed:.4f} nats a token on the validation "
-                         f"slice and a second method {method:.4f}: the {better} is worth more.")
+        sentences.append(f"As {article} {kind}, a second seed gains {seed:.4f} nats a token on the "
+                         f"validation slice and a second method {method:.4f}: the {better} is worth more.")
     return sentences
 
 # %% ../../nbs/07_hybrid.ipynb #640d5a3c
