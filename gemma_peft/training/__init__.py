@@ -37,7 +37,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "nested_runs": [
         "BELOW", "BELOW_FROM", "ChildRun", "alone", "changed", "child_run", "dotted", "mirror", "once",
-        "printed_by", "quietly", "row_settings", "take_over", "trained"
+        "printed_by", "quietly", "row_settings", "take_over", "train_once", "trained"
     ],
     "packing": [
         "BlockedCrossEntropy", "EVALUATION_BLOCK", "HEAD_ROWS", "Head", "LinearCrossEntropy", "PACKED",
