@@ -31,6 +31,8 @@ from gemma_peft.core import (
     stage,
     stage_settings,
 )
+
+# %% ../../nbs/03_training.ipynb #00318874
 from gemma_peft.training.checkpoints import (
     checkpoints_in,
     find_checkpoint,
