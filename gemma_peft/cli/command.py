@@ -289,10 +289,8 @@ def controls_command(name: Named = "", only: Only = "", listed: Listed = False):
 InPlace = "in place of naming a run."
 SweepProfile = Annotated[str, typer.Option("--profile", "-p",
                          help=f"Make or take up the run of a profile, {InPlace}")]
-Methods = Annotated[str, typer.Option(help="Methods with a comma between them: qlora, galore, full_adamw; without "
-                                          "it and --row both arms.")]
-SweptRows = Annotated[str, typer.Option("--row", help="Rows of the ladder with a comma between them, such as bits8; "
-                                                       "the rate chosen for one is kept for its own training.")]
+Methods = Annotated[str, typer.Option(help="Methods with a comma between them: qlora, galore, full_adamw.")]
+SweptRows = Annotated[str, typer.Option("--row", help="Rows of the ladder; their trainings take the rate.")]
 Rates = Annotated[str, typer.Option(help="Learning rates with commas between them; empty takes sweep.rates, "
                                          "or five around each method's own.")]
 

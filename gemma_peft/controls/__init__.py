@@ -19,9 +19,9 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "COST", "FULL", "Fit", "Place", "effect_text", "effects", "equal_epochs", "full_base",
         "full_optimizer", "galore_stores", "in_effect", "ladder_table", "make_average_row", "make_base_nf4",
         "make_by_settings", "make_equal_memory", "make_equal_time", "make_full_adamw", "make_lora",
-        "make_merged", "make_merged_dequantised", "make_row", "measured", "merged_model", "note_file",
-        "plot_ladder", "rank_within", "train_arm_as", "train_full_adamw", "train_row", "trained_as",
-        "unneeded"
+        "make_merged", "make_merged_dequantised", "make_row", "measured", "members_of", "merged_model",
+        "note_file", "plot_ladder", "rank_within", "train_arm_as", "train_full_adamw", "train_row",
+        "trained_as", "unneeded"
     ],
     "learning_rates": [
         "SWEEP", "SWEPT", "TRAIN", "at_the_end", "chosen_rates", "plot_sweep", "rate_setting", "rates_for",

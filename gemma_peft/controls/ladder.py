@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FULL', 'COST', 'make_base_nf4', 'merged_model', 'make_merged_dequantised', 'make_merged', 'train_row', 'full_base',
            'make_lora', 'full_optimizer', 'trained_as', 'galore_stores', 'train_full_adamw', 'make_full_adamw',
-           'unneeded', 'train_arm_as', 'in_effect', 'make_by_settings', 'make_average_row', 'note_file', 'make_row',
-           'equal_epochs', 'make_equal_time', 'Fit', 'rank_within', 'make_equal_memory', 'Place', 'measured',
-           'ladder_table', 'effects', 'effect_text', 'plot_ladder']
+           'unneeded', 'train_arm_as', 'in_effect', 'make_by_settings', 'members_of', 'make_average_row', 'note_file',
+           'make_row', 'equal_epochs', 'make_equal_time', 'Fit', 'rank_within', 'make_equal_memory', 'Place',
+           'measured', 'ladder_table', 'effects', 'effect_text', 'plot_ladder']
 
 # %% ../../nbs/08a_ladder.ipynb #a0c11d03
 import json
@@ -27,6 +27,18 @@ from gemma_peft.controls.child_runs import (
     once,
     overall_of,
     trained,
+)
+from gemma_peft.controls.row_files import (
+    MAKERS,
+    ROWS,
+    Row,
+    asked_rows,
+    makes,
+    name_of,
+    row_and_seed,
+    row_folder,
+    row_name,
+    with_row_seed,
 )
 from gemma_peft.core import (
     COLOURS,
@@ -62,30 +74,23 @@ from ..eval import ARMS, results_file, where_it_fits
 from ..galore import GaLoreAdamW, galore_model, save_model
 from ..hybrid import build_average, find_members, load_average_of, member_folders
 from ..qlora import lora_config, lora_update, save_adapter
-from gemma_peft.controls.row_files import (
-    MAKERS,
-    ROWS,
-    asked_rows,
-    makes,
-    name_of,
-    row_and_seed,
-    row_folder,
-    row_name,
-    with_row_seed,
-)
 
 # %% ../../nbs/08a_ladder.ipynb #2d7ca4f4
 @makes("base_nf4")
 def make_base_nf4(run: Run):
     child = child_run(run, "ladder/base_nf4")
-    finish(child, "base_nf4", lambda: load_base(child, quantised=True), training_inputs(child, "qlora"))
+    def load():      # whatever layout the run's own base has
+        bits = child.config.qlora.embedding_bits
+        return load_base(child, quantised=True, layout="nf4", embedding_bits=bits, corrected=False)
+    finish(child, "base_nf4", load, training_inputs(child, "qlora"))
 
 def merged_model(
     run: Run,             # has an adapter in models/qlora/final
     dequantised: bool,    # into the 4-bit values, expanded; otherwise into the base in full precision
 ):
     "The adapter's update added to the base, in fp32, then rounded to the base's precision."
-    update, model = lora_update(run), load_base(run, quantised=dequantised)
+    update = lora_update(run, learned=not dequantised)        # the full base needs no mending
+    model = load_base(run, quantised=dequantised, corrected=False)
     if dequantised: model = model.dequantize()
     for name, p in model.named_parameters():
         if name in update: p.data = where_it_fits(_added, p.data, update[name], device=p.device)
@@ -222,19 +227,38 @@ def make_by_settings(run: Run, name: str) -> str:    # a note
     return ", ".join(f"{k} = {v:g}" if isinstance(v, float) else f"{k} = {v}" for k, v in other.items())
 
 # %% ../../nbs/08a_ladder.ipynb #a0c11e02
-def _members_made(run: Run, row) -> dict:     # member -> hashes of its figures
+def members_of(
+    run: Run,    # with a row_seed, where the row is made with another seed
+    row: Row,
+) -> list[str]:  # names of members
+    "Who a row averages; with the run's k-th seed each member's seed moves on by k, and round at the end."
+    seed = getattr(run, "row_seed", None)
+    if seed is None: return list(row.members)
+    seeds = [run.config.seed, *run.other_seeds()]
+    def place(s):
+        if s in seeds: return seeds.index(s)
+        raise GemmaPeftError(f"an average with another seed takes members of the run's seeds "
+                             f"{', '.join(map(str, seeds))}, and {s} is none: `--set seeds=...`")
+    def moved(member):
+        name, at, own = member.partition("@")
+        there = (place(int(own) if at else run.config.seed) + place(seed)) % len(seeds)
+        return name if there == 0 else f"{name}@{seeds[there]}"
+    return [moved(m) for m in row.members]
+
+def _members_made(run: Run, members: list[str]) -> dict:     # member -> hashes of its figures
     "What stands for the members' weights, which may be gone."
     def figures(where): return fingerprint(where, ["results/metrics/*_metrics.json"])
-    places = {m: next((p for p in member_folders(run, m) if p.exists()), None) for m in row.members}
+    places = {m: next((p for p in member_folders(run, m) if p.exists()), None) for m in members}
     return {m: sorted(f["hash"] for f in figures(p).values()) if p else None for m, p in places.items()}
 
 def make_average_row(run: Run, name: str) -> str:    # who is in it, and with how much
     "Average the members of a row. Raises one GemmaPeftError for those that were not made."
     row, folder, figures = ROWS[name], f"models/{name}/final", f"results/metrics/{name}_metrics.json"
-    where, inputs = f"ladder/{name}", dict(average=row.average, members=_members_made(run, row))
-    if not (run.path / where / results_file(name)).exists(): find_members(run, list(row.members))
+    members, where = members_of(run, row), f"ladder/{row_folder(run, name).name}"
+    inputs = dict(average=row.average, members=_members_made(run, members))
+    if not (run.path / where / results_file(name)).exists(): find_members(run, members)
     child = child_run(run, where)
-    def make(): return build_average(run, child, name, folder, row.average, list(row.members))
+    def make(): return build_average(run, child, name, folder, row.average, members)
     def load():
         if not (child.path / folder).is_dir(): (child.path / figures).unlink(missing_ok=True)
         once(child, figures, inputs, make)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SWEPT', 'TRAIN', 'SWEEP', 'swept_arm', 'rate_setting', 'rates_for', 'share_of', 'train_lora', 'try_rate',
-           'read_sweep', 'tried_before', 'sweep', 'sound', 'chosen_rates', 'at_the_end', 'sweep_advice', 'plot_sweep']
+           'read_sweep', 'tried_before', 'sound', 'chosen_rates', 'sweep', 'at_the_end', 'sweep_advice', 'plot_sweep']
 
 # %% ../../nbs/08b_learning_rates.ipynb #67744a31
 import math
@@ -36,7 +36,8 @@ def rate_setting(run: Run, method: str) -> str:      # one of SWEPT, or a row
     if method in SWEPT: return SWEPT[method]
     if arm := swept_arm(row_name(method)): return f"{arm}.learning_rate"
     methods = [*SWEPT, *(name for name in ROWS if swept_arm(name))]
-    raise GemmaPeftError(f"method {method!r} must be one of {', '.join(methods)}.{nearest(str(method), methods)}")
+    raise GemmaPeftError(f"method {method!r} must be one of {', '.join(methods)}."
+                         f"{nearest(str(method), methods)}")
 
 def rates_for(
     run: Run,
@@ -45,7 +46,8 @@ def rates_for(
 ) -> list[float]:        # ascending, without repeats
     "The learning rates to try. Raises GemmaPeftError for one that is none."
     setting = rate_setting(run, method)
-    own = ROWS[method].overrides.get(setting, get(run.config, setting)) if method in ROWS else get(run.config, setting)
+    own = get(run.config, setting)
+    if method in ROWS: own = ROWS[method].overrides.get(setting, own)
     around = [own * 3.**k for k in range(-2, 3) if own * 3.**k <= 1]
     chosen = list(rates or run.config.sweep.rates) or around
     if bad := [r for r in chosen if not (isinstance(r, (int, float)) and 0 < r <= 1)]:
@@ -122,6 +124,16 @@ def tried_before(run: Run, method: str) -> list[float]:
     same = before.get("share") == run.config.sweep.share
     return [t["learning_rate"] for t in before.get("tried", [])] if same else []
 
+# %% ../../nbs/08b_learning_rates.ipynb #f5756d81
+def sound(swept: dict) -> dict[float, float]:   # learning rate -> validation loss
+    "What a method reached, without the rates that diverged."
+    losses = {t["learning_rate"]: t["validation_loss"] for t in swept["tried"]}
+    return {rate: loss for rate, loss in losses.items() if loss is not None}
+
+def chosen_rates(run: Run) -> dict[str, float]:   # method -> learning rate
+    "The rates with the lowest validation loss; a method whose every rate diverged has none."
+    return {m: min(losses, key=losses.get) for m, s in read_sweep(run).items() if (losses := sound(s))}
+
 # %% ../../nbs/08b_learning_rates.ipynb #e9c67dca
 def sweep(
     run: Run,
@@ -142,15 +154,6 @@ def sweep(
     return tried
 
 # %% ../../nbs/08b_learning_rates.ipynb #f5756d80
-def sound(swept: dict) -> dict[float, float]:   # learning rate -> validation loss
-    "What a method reached, without the rates that diverged."
-    losses = {t["learning_rate"]: t["validation_loss"] for t in swept["tried"]}
-    return {rate: loss for rate, loss in losses.items() if loss is not None}
-
-def chosen_rates(run: Run) -> dict[str, float]:   # method -> learning rate
-    "The rates with the lowest validation loss; a method whose every rate diverged has none."
-    return {m: min(losses, key=losses.get) for m, s in read_sweep(run).items() if (losses := sound(s))}
-
 def at_the_end(run: Run) -> dict[str, list[float]]:   # method -> rates to try beside its own
     "The methods whose chosen rate is the smallest or largest tried."
     beyond = {}

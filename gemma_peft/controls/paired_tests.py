@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['A_TEST', 'PRIMARY_RESAMPLES', 'one_arm', 'common_seeds', 'of_seeds', 'families', 'tested', 'resamples_for',
-           'compare_models', 'family_of', 'decided_again', 'compare_without', 'compare_primary', 'resolution',
+           'family_of', 'decided_again', 'compare_models', 'compare_without', 'compare_primary', 'resolution',
            'can_be_seen', 'compare_left_out']
 
 # %% ../../nbs/08g_paired_tests.ipynb #a7c11d03
 import math
 from itertools import combinations
 
-from ..core import Run, listed
 from gemma_peft.eval import (
     ARMS,
     COMPARED,
@@ -23,6 +22,8 @@ from gemma_peft.eval import (
     decide,
     standing,
 )
+
+from ..core import Run, listed
 from .jobs import sources_of
 from .row_files import ROWS, row_and_arm
 from .saved_predictions import saved_answers, statistics_of, test_prompts
@@ -45,7 +46,9 @@ def common_seeds(answers: dict, model: str, against: str) -> tuple:      # answe
 
 def of_seeds(answers: dict, models, seeds: tuple) -> dict:      # -> model -> list over seeds
     "Models over the same seeds."
-    def one(m): return list(answers[m].values()) * len(seeds) if m == "base" else [answers[m][s] for s in seeds]
+    def one(m):
+        if m == "base": return list(answers[m].values()) * len(seeds)
+        return [answers[m][s] for s in seeds]
     return {m: one(m) for m in answers if m in models}
 
 def families(
@@ -86,6 +89,22 @@ def resamples_for(
     "Resamples of a family's tests."
     return max(RESAMPLES, A_TEST * tests)
 
+# %% ../../nbs/08g_paired_tests.ipynb #4f9e93d1
+def family_of(row: dict) -> tuple:    # base and arms among themselves, or others; of several seeds; the loss
+    "The family that a comparison is corrected in."
+    among_arms = {row["model"], row["against"]} <= {"base", *ARMS}
+    return among_arms, not among_arms and row["seeds"] > 1, row["metric"] in LOSS
+
+def decided_again(
+    rows: list[dict],    # what `compare_models` gave, in whatever order
+    family=family_of,    # row -> what is the same within its family
+) -> list[dict]:         # the same, p_holm and significant anew
+    "The verdicts that the stored p-values give."
+    places = {}
+    for i, r in enumerate(rows): places.setdefault(family(r), []).append(i)
+    decided = {i: r for at in places.values() for i, r in zip(at, decide([rows[i] for i in at]))}
+    return [decided[i] for i in range(len(rows))]
+
 # %% ../../nbs/08g_paired_tests.ipynb #cf1d06f7
 def compare_models(
     answers: dict,     # model -> seed -> metrics.Answers
@@ -103,22 +122,6 @@ def compare_models(
             resamples = resamples_for(len(metrics) * sizes[kind(models, pairs)])
             rows += compare(models, pairs, metrics, resamples=resamples, strata=source)
     return decided_again(rows)
-
-# %% ../../nbs/08g_paired_tests.ipynb #4f9e93d1
-def family_of(row: dict) -> tuple:    # base and arms among themselves, or others; of several seeds; the loss
-    "The family that a comparison is corrected in."
-    among_arms = {row["model"], row["against"]} <= {"base", *ARMS}
-    return among_arms, not among_arms and row["seeds"] > 1, row["metric"] in LOSS
-
-def decided_again(
-    rows: list[dict],    # what `compare_models` gave, in whatever order
-    family=family_of,    # row -> what is the same within its family
-) -> list[dict]:         # the same, p_holm and significant anew
-    "The verdicts that the stored p-values give."
-    places = {}
-    for i, r in enumerate(rows): places.setdefault(family(r), []).append(i)
-    decided = {i: r for at in places.values() for i, r in zip(at, decide([rows[i] for i in at]))}
-    return [decided[i] for i in range(len(rows))]
 
 # %% ../../nbs/08g_paired_tests.ipynb #2e30ff53
 def compare_without(
@@ -143,7 +146,8 @@ def compare_primary(
     name, against = about["name"], about["against"]
     if name and (name not in answers or against not in answers):
         missing = name if name not in answers else against
-        return about | dict(why=about["why"] or f"{missing} has no answers in this run yet", seeds=[], rows=[])
+        why = about["why"] or f"{missing} has no answers in this run yet"
+        return about | dict(why=why, seeds=[], rows=[])
     if not name: return about | dict(seeds=[], rows=[])
     seeds = common_seeds(answers, name, against)
     if not seeds:
@@ -160,11 +164,12 @@ def resolution(
     seeds: int = 0,       # as many as the test has; 0: any number
 ) -> list[dict]:          # metric, mde80, seeds, model, against; of the first pair that was compared
     "The difference that would be found in four of five such experiments, in each figure."
+    keys = "metric", "mde80", "seeds", "model", "against"
     for wanted in dict.fromkeys((seeds, 0)):
         for pair in pairs:
-            of_pair = [r for r in rows if {r["model"], r["against"]} == set(pair) and r["mde80"] is not None
-                       and wanted in (0, r["seeds"])]
-            if of_pair: return [{k: r[k] for k in ("metric", "mde80", "seeds", "model", "against")} for r in of_pair]
+            of_pair = [r for r in rows if {r["model"], r["against"]} == set(pair)
+                       and r["mde80"] is not None and wanted in (0, r["seeds"])]
+            if of_pair: return [{k: r[k] for k in keys} for r in of_pair]
     return []
 
 def can_be_seen(
@@ -173,11 +178,12 @@ def can_be_seen(
     names: dict,           # metric -> its name, of those to be told
 ) -> str:                  # empty where nothing is known
     "What could have been seen, in a sentence."
-    sizes = [f"{r['mde80']:.4f} in {names[r['metric']]}" for r in found if r["mde80"] and r["metric"] in names]
+    told = [r for r in found if r["mde80"] and r["metric"] in names]
+    sizes = [f"{r['mde80']:.4f} in {names[r['metric']]}" for r in told]
     if not sizes: return ""
     seeds = "one training seed" if found[0]["seeds"] == 1 else f"{found[0]['seeds']} training seeds"
-    return (f"With {prompts:,} test prompts and {seeds} a true difference of {listed(sizes)} is found in four of five "
-            "such experiments, before correction; a smaller one often stays unseen.")
+    return (f"With {prompts:,} test prompts and {seeds} a true difference of {listed(sizes)} is found in "
+            "four of five such experiments, before correction; a smaller one often stays unseen.")
 
 # %% ../../nbs/08g_paired_tests.ipynb #56b671e4
 def compare_left_out(

@@ -151,7 +151,7 @@ def row_and_arm(model: str) -> tuple[str, str]:    # the row; the arm, where the
     models = {f"{name}_{arm}": (row_name(name), arm) for name in twofold for arm in ARMS}
     return models.get(model, (row_name(model), ""))
 
-def row_and_seed(name: str) -> tuple[str, int | None]:    # a row, also with a seed; the seed, None: the run's own
+def row_and_seed(name: str) -> tuple[str, int | None]:    # the row; the seed, None: the run's own
     "bits8@2 is the row bits8, trained with seed 2. Raises GemmaPeftError for what is no seed."
     row, at, seed = name.partition("@")
     if at and not (seed.isascii() and seed.isdigit()):
@@ -197,25 +197,28 @@ def row_folder(
     return next((folder for folder in older if folder.is_dir()), run.path / f"ladder/{row}")
 
 # %% ../../nbs/08e_row_files.ipynb #a0c11d19
-UNTRAINED_ROWS = ("base", "base_nf4", "qlora_merged", "qlora_merged_dequantised")     # what an arm left, or nothing
+UNTRAINED_ROWS = ("base", "base_nf4", "qlora_merged", "qlora_merged_dequantised")
 RATES = "results/metrics/row_rates.json"
 
 def seeded_rows(run: Run) -> dict[str, list[int]]:      # row -> the other seeds it is made with
     "Rows with seeds. Raises one GemmaPeftError for what cannot have any."
     rows, others, problems = asked_rows(run), run.other_seeds(), []
-    names = [row_name(Path(text).stem if text.endswith(".toml") else text) for text in run.config.controls.seeded]
+    asked = run.config.controls.seeded
+    names = [row_name(Path(text).stem if text.endswith(".toml") else text) for text in asked]
     for name in names:
         if name not in rows:
             problems.append(f"controls.seeded = {name!r} is no row that this run makes.{nearest(name, rows)} "
                             f"Ask for it too: `--set controls.ladder={','.join([*rows, name])}`")
-        elif name in UNTRAINED_ROWS or rows[name].average:
-            problems.append(f"controls.seeded = {name!r} trains nothing, so another seed changes nothing: leave it "
-                            "out")
+        elif name in UNTRAINED_ROWS:
+            problems.append(f"controls.seeded = {name!r} trains nothing, so another seed changes nothing: "
+                            "leave it out")
     if names and not others:
-        problems.append(f"controls.seeded = {', '.join(names)}, and the run has one seed: `--set seeds=0,1,2`, say")
+        problems.append(f"controls.seeded = {', '.join(names)}, and the run has one seed: "
+                        "`--set seeds=0,1,2`, say")
     if problems: raise GemmaPeftError("\n".join(problems))
     return {name: others for name in names}
 
+# %% ../../nbs/08e_row_files.ipynb #a0c11d1c
 def row_rates(run: Run) -> dict[str, float]:      # row -> peak learning rate
     "The learning rates that were chosen for rows of this run."
     return run.read_json(RATES) if (run.path / RATES).exists() else {}

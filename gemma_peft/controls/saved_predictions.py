@@ -157,14 +157,14 @@ def statistics_of(rows: list[dict]) -> Answers:
 AT_ONCE = 20_000      # answers from which on processes share the work
 
 def at_once(
-    function: Callable,    # of a module: it is called in other processes
+    function: Callable,    # of a module, or one process calls it
     jobs: list[tuple],     # its arguments
     answers: int,          # how many there are to go through in all
 ):                         # yields results in order
     "The results of many calls, by all cores where it is worth starting processes."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(8, cores, len(jobs))
-    if workers < 2 or answers < AT_ONCE:
+    if workers < 2 or answers < AT_ONCE or function.__module__ == "__main__":
         yield from map(function, *zip(*jobs)) if jobs else ()
         return
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -177,7 +177,8 @@ def read_models(run: Run) -> tuple[dict, dict]:      # model -> {seed: Answers};
         raise GemmaPeftError(f"the evaluation of {run.path} has not finished, so there is nothing to score. "
                              f"Run it: `{run.command('--stages eval')}`")
     expected, files = test_prompts(run), answer_files(run)
-    rows = {(m, s): saved_answers(run, file, expected) for m, seeds in files.items() for s, file in seeds.items()}
+    named = {(m, s): file for m, seeds in files.items() for s, file in seeds.items()}
+    rows = {key: saved_answers(run, file, expected) for key, file in named.items()}
     counted = zip(rows, at_once(statistics_of, [(r,) for r in rows.values()], len(rows) * len(expected)))
     answers, first = {m: {} for m in files}, {}
     for (model, seed), statistics in counted:

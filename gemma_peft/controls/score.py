@@ -12,6 +12,22 @@ from pathlib import Path
 
 import numpy as np
 
+from gemma_peft.controls.paired_tests import (
+    can_be_seen,
+    compare_left_out,
+    compare_models,
+    compare_primary,
+    compare_without,
+    one_arm,
+    resolution,
+)
+from gemma_peft.controls.saved_predictions import (
+    answer_files,
+    at_once,
+    overlapping,
+    read_models,
+    statistics_of,
+)
 from gemma_peft.eval import (
     ARMS,
     COMPARED,
@@ -33,17 +49,7 @@ from gemma_peft.eval import (
 )
 
 from ..core import GemmaPeftError, Run, stage
-from gemma_peft.controls.paired_tests import (
-    can_be_seen,
-    compare_left_out,
-    compare_models,
-    compare_primary,
-    compare_without,
-    one_arm,
-    resolution,
-)
 from .row_files import ROWS, name_of
-from .saved_predictions import answer_files, at_once, overlapping, read_models, statistics_of
 
 # %% ../../nbs/08c_score.ipynb #281b38c2
 def mean_tree(trees: list):
@@ -150,14 +156,14 @@ def read_scores(run: Run) -> dict:
 
 # %% ../../nbs/08c_score.ipynb #c0c0c00d
 TOLD = dict(
-    primary="the one comparison that was named before a test prompt was answered: `why` is empty where it decides, "
-            "and says otherwise why not; p_holm is corrected for its two scores alone",
-    resolution="mde80: the true difference that is found at the 5% level in four of five such experiments, before "
-               "correction, by the paired spread of `model` and `against`",
+    primary="the one comparison that was named before a test prompt was answered: `why` is empty where it "
+            "decides, and says otherwise why not; p_holm is corrected for its two scores alone",
+    resolution="mde80: the true difference that is found at the 5% level in four of five such experiments, "
+               "before correction, by the paired spread of `model` and `against`",
     rows="everything else is explored: whatever leads among them was not named before")
 
 def telling_pairs(primary: dict) -> list[tuple]:      # primary: what `compare_primary` gives
-    "Pairs whose spread says what can be seen: the primary's control beside its opponent, itself, or the arms."
+    "Pairs whose spread says what can be seen: the primary's control and its opponent, or the arms."
     from gemma_peft.hybrid import all_mixes
     name, against, mixes = primary["name"], primary["against"], all_mixes()
     control = (*mixes[name].control,) if name in mixes else (*ROWS[name].versus,) if name in ROWS else ()

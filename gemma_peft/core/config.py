@@ -221,9 +221,9 @@ class EvalConfig:
 
 @dataclass
 class HybridConfig:
-    "Mixes of both arms."
+    "Mixes: of both arms, and of other members trained for them."
     methods: list[str] = setting(
-        ["soup", "ensemble"], "the mixes to build and measure",
+        ["soup", "bits8_soup"], "the mixes to build and measure",
         choices=("soup", "ensemble", "bits8_soup", "bridge", "lora_then_galore", "galore_then_lora", "route",
                  "mbr", "mbr_one"))
     primary: str = setting("bits8_soup", "the mix that is tested against the better arm, named before the "

@@ -18,7 +18,7 @@ import tomllib
 from pathlib import Path
 
 from .config import SOURCES, Config, apply, find_setting, flatten, settings
-from .layouts import layout_problems
+from .layouts import base_formats, layout_problems, read_layout
 from .look import ConfigError, GemmaPeftError, nearest, shown
 from .paths import here, local_path, read_text
 
@@ -114,6 +114,21 @@ def layered(
     return config, {name: origin.get(name, "default") for name in settings(config)}, problems
 
 # %% ../../nbs/00e_profiles.ipynb #d29c58e5
+def _start_problems(config: Config) -> list[str]:
+    "What keeps adapters from beginning as they are asked to, by the layout of the base alone."
+    q, problems = config.qlora, []
+    formats = {} if q.budget_gib or read_layout(q.layout)[1] else base_formats(config)
+    linears = {f for part, f in formats.items() if part != "embedding"}
+    start = f"qlora.init_lora_weights = {shown(q.init_lora_weights)}"
+    if q.init_lora_weights == "loftq" and linears and "nf4" not in linears:
+        problems.append(f"{start} begins with what matrices in 4 bits lack, and qlora.layout = "
+                        f"{shown(q.layout)} has none; use calibrated, or a layout with nf4")
+    if linears == {"bf16"} and (q.correction_rank or q.init_lora_weights == "calibrated"):
+        what = f"qlora.correction_rank = {q.correction_rank}" if q.correction_rank else start
+        problems.append(f"{what} mends what quantising did to matrices, and qlora.layout = {shown(q.layout)} "
+                        "quantises none: there is nothing to mend; use a layout such as nf4")
+    return problems
+
 def contradictions(config: Config) -> list[str]:
     "Settings that cannot be true at once."
     t, text = config.tiny, config.controls.forgetting_text
@@ -123,7 +138,7 @@ def contradictions(config: Config) -> list[str]:
     if text == "synthetic" and config.model.id != "tiny":
         problems.append("controls.forgetting_text = 'synthetic' is text of the tiny model's world, but "
                         f"model.id = {shown(config.model.id)}; give a file or a hub id")
-    problems += _unmeasured(config)
+    problems += _unmeasured(config) + _start_problems(config)
     if t.num_attention_heads % t.num_key_value_heads:
         problems.append(f"tiny.num_attention_heads = {t.num_attention_heads} must be a multiple of "
                         f"tiny.num_key_value_heads = {t.num_key_value_heads}")

@@ -134,8 +134,8 @@ MEANINGS = dict(
     brevity_penalty="BLEU's brevity penalty (BP): exp(1 - tokens of all references / tokens of all answers), "
                     "1 where answers are longer",
     precision="geometric mean of precision_1 to precision_4; times the brevity penalty it is BLEU-4",
-    precision_1="share of the answers' words that their references have too, 0..1; precision_2 to precision_4 "
-                "of two to four in a row",
+    precision_1="share of the answers' words that their references have too, 0..1; precision_2 to "
+                "precision_4 of two to four in a row",
     rouge_l="mean ROUGE-L F1 by rouge_score with Porter stemming, 0..1; letters outside a to z count as "
             "nothing",
     reference_loss="negative log-likelihood in nats per token of the reference and its <end_of_turn>, given "
@@ -233,8 +233,8 @@ def evaluate_models(run: Run) -> dict:
     return results
 
 # %% ../../nbs/06_eval.ipynb #2e26bb3a
-GROUP_KEYS = ("bleu4", "brevity_penalty", "precision", "rouge_l", "reference_loss", "cut_share", "empty_share",
-              "new_tokens_mean", "n")
+GROUP_KEYS = ("bleu4", "brevity_penalty", "precision", "rouge_l", "reference_loss", "cut_share",
+              "empty_share", "new_tokens_mean", "n")
 SHORT = dict(brevity_penalty="BP")      # on tables
 
 def _groups(results: dict) -> list[tuple]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core import COLOURS, LABELS, in_short, subplots
 from ..training import say_once
-from .metrics import CHRF_COLUMNS, COLUMNS, Answers, _check_pairs, answer_statistics
+from .metrics import COLUMNS, Answers, _check_pairs, answer_statistics
 
 # %% ../../nbs/06b_bleu_definitions.ipynb #3572c5a9
 DEFINITIONS = dict(                                     # key -> what is different
@@ -24,7 +24,7 @@ DEFINITIONS = dict(                                     # key -> what is differe
     spaces="split at spaces", characters="characters for words", sentences="mean over answers, sacrebleu",
     nltk_smoothed="mean over answers, nltk, method 1", nltk="mean over answers, nltk, no smoothing")
 
-def _nltk_means(rows: np.ndarray) -> list[float]:      # rows: BLEU's ten numbers, words between spaces, (n, 10)
+def _nltk_means(rows: np.ndarray) -> list[float]:      # BLEU's ten numbers of each answer, (n, 10)
     "Mean of nltk's sentence BLEU, smoothed (Chen and Cherry 2014, method 1) and not, as nltk computes it."
     def score(row, missing):
         answer, reference, match, total = row[0], row[1], row[2:6], row[6:]
@@ -36,12 +36,17 @@ def _nltk_means(rows: np.ndarray) -> list[float]:      # rows: BLEU's ten number
     def smallest(total): return sys.float_info.min
     return [float(np.mean([score(r, way) for r in rows.tolist()])) for way in (smoothed, smallest)]
 
-def _characters(table: np.ndarray) -> np.ndarray:      # (n, len(COLUMNS)) -> (n, 10)
+def _characters(table: np.ndarray, predictions: list[str]) -> np.ndarray:      # (n, len(COLUMNS)) -> (n, 10)
     "BLEU's numbers with characters for words: of one to four characters chrF counts the same."
-    at = {name: table[:, COLUMNS.index(name)] for name in CHRF_COLUMNS[:12]}
-    lengths = [at["chrf_answer_1"], at["chrf_reference_1"]]
-    return np.stack(lengths + [at[f"chrf_{what}_{n}"] for what in ("match", "answer") for n in (1, 2, 3, 4)], 1)
+    columns = ["chrf_answer_1", "chrf_reference_1", *(f"chrf_match_{n}" for n in (1, 2, 3, 4)),
+               *(f"chrf_answer_{n}" for n in (1, 2, 3, 4))]
+    rows = np.stack([table[:, COLUMNS.index(c)] for c in columns], 1)
+    for i in np.flatnonzero(rows[:, 1] == 0):          # without a reference chrF counts nothing
+        length = len("".join(predictions[i].split()))
+        rows[i, [0, 6, 7, 8, 9]] = [length, *(max(0, length - n) for n in range(4))]
+    return rows.astype(int)
 
+# %% ../../nbs/06b_bleu_definitions.ipynb #3572c5aa
 def other_definitions(
     predictions: list[str],  # the answers, as plain text
     references: list[str],   # one reference an answer
@@ -54,17 +59,16 @@ def other_definitions(
     def counted(**how): return BLEU(force=True, **how)._extract_corpus_statistics(predictions, [references])
     def score(rows, **how):
         return BLEU(force=True, **how)._compute_score_from_stats(np.sum(rows, 0).tolist()).score / 100
-    if answers is None: answers = answer_statistics(_rows(predictions, references))
+    pairs = zip(predictions, references)
+    if answers is None: answers = answer_statistics([dict(prediction=p, reference=r) for p, r in pairs])
     ours, spaces = answers.table[:, :10].astype(int), np.array(counted(tokenize="none"))
     alone = BLEU(force=True, effective_order=True)      # sacrebleu's advice for single sentences
     each = [alone._compute_score_from_stats(row).score for row in ours.tolist()]
     smoothed, plain = _nltk_means(spaces)
     return dict(sacrebleu=score(ours), unsmoothed=score(ours, smooth_method="none"),
                 lowercase=score(counted(lowercase=True)), spaces=score(spaces),
-                characters=score(_characters(answers.table).astype(int)),
+                characters=score(_characters(answers.table, predictions)),
                 sentences=sum(each) / 100 / len(predictions), nltk_smoothed=smoothed, nltk=plain)
-
-def _rows(predictions, references): return [dict(prediction=p, reference=r) for p, r in zip(predictions, references)]
 
 # %% ../../nbs/06b_bleu_definitions.ipynb #5c9548d9
 EVALUATE = dict(                                        # key -> what it is

@@ -165,8 +165,9 @@ def resampled_models(
     metrics: tuple,        # some of METRICS
     counts: np.ndarray,    # how often each prompt is drawn, (resamples, n)
 ) -> dict:                 # name -> what `resampled` gives
-    "Figures of all models in the same resamples: what `resampled` gives of each, with one pass over the draws."
-    values = {name: {m: np.empty((len(counts), len(seeds))) for m in metrics} for name, seeds in models.items()}
+    "What `resampled` gives of each model in the same resamples, with one pass over the draws."
+    def empty(seeds): return {m: np.empty((len(counts), len(seeds))) for m in metrics}
+    values = {name: empty(seeds) for name, seeds in models.items()}
     for part in _parts(len(counts)):
         sums = _sums_once(counts[part], list(models.values()), metrics)
         for name, seeds in models.items():

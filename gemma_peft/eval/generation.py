@@ -151,6 +151,7 @@ def likeliest(self, logits):      # (batch, vocab) -> (batch,)
     self.done |= margin >= self.widest                # whatever is fitted, the answer has ended here
     return token
 
+# %% ../../nbs/06f_generation.ipynb #c91a47d9
 @patch_to(DecodingState)
 def choose(self, logits):    # (batch, vocab)
     "Append the likeliest token to every row that has not ended."

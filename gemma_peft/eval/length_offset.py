@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from ..core import GemmaPeftError, Run, load_tokenizer, writing
-from .batches import as_prompt, cut_at_stop, generate_answers, left_pad, greedy, stop_token_ids
+from .batches import as_prompt, cut_at_stop, generate_answers, greedy, left_pad, stop_token_ids
 
 # %% ../../nbs/06h_length_offset.ipynb #fca6bb0a
 WIDEST = 8.      # largest offset, in nats, either way
@@ -103,8 +103,8 @@ def best_offset(
 
 # %% ../../nbs/06h_length_offset.ipynb #3aef3d83
 FITTED = dict(
-    end_offset="nats added to the logits of <eos> and <end_of_turn>, fitted on the validation prompts so that "
-               "answers are as long as their references; absent where nothing was added",
+    end_offset="nats added to the logits of <eos> and <end_of_turn>, fitted on the validation prompts so "
+               "that answers are as long as their references; absent where nothing was added",
     end_offset_fit="prompts: how many it was fitted on; wanted: mean tokens of their references, each cut at "
                    "max_new_tokens; without, with: mean tokens of the answers without and with the offset")
 

@@ -18,8 +18,9 @@ from ..core import LABELS, GemmaPeftError, Run, flatten, listed, primary_problem
 PRIMARY = "results/metrics/primary.json"
 SCORES_TESTED = ("bleu4", "rouge_l")      # one test each, corrected for two
 TEST = ("paired, on the same test prompts and over the training seeds that both have: an approximate "
-        "randomisation test (with several seeds the larger of its p-value and the bootstrap's), two-sided, corrected "
-        "after Holm for the two scores; shown where p is below 0.05 and the 95% interval leaves out 0")
+        "randomisation test (with several seeds the larger of its p-value and the bootstrap's), two-sided, "
+        "corrected after Holm for the two scores; shown where p is below 0.05 and the 95% interval leaves "
+        "out 0")
 
 def primary_name(run: Run) -> str:
     "The hybrid that a run names as its primary; empty where it makes none of that name by default."
@@ -29,9 +30,8 @@ def primary_name(run: Run) -> str:
     if problems := primary_problems(run.config, run.origin): raise GemmaPeftError(problems[0])
     return ""
 
-
 # %% ../../nbs/06i_primary.ipynb #82c478b1
-def better_single(run: Run) -> tuple[str, dict]:      # the arm, "" where a loss is not known; arm -> validation loss
+def better_single(run: Run) -> tuple[str, dict]:      # the arm, "" if unknown; arm -> validation loss
     "The arm with the lower validation loss."
     losses = {}
     for arm in ("qlora", "galore"):
@@ -43,8 +43,8 @@ def better_single(run: Run) -> tuple[str, dict]:      # the arm, "" where a loss
 def _hash(value) -> str: return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 TAKES_PART = ("model", "data", "training", "qlora", "galore", "eval", "hybrid")
-IDLE = ("hybrid.methods", "hybrid.primary", "eval.batch_size", "eval.decoder", "eval.examples", "training.report_to",
-        "training.logging_steps", "training.save_steps", "training.save_total_limit")
+IDLE = ("hybrid.methods", "hybrid.primary", "eval.batch_size", "eval.decoder", "eval.examples",
+        "training.report_to", "training.logging_steps", "training.save_steps", "training.save_total_limit")
 
 def settings_hash(run: Run) -> str:
     "Names the settings that the primary hybrid and the single methods depend on."
@@ -59,7 +59,8 @@ def test_prompts_hash(run: Run) -> str:
 # %% ../../nbs/06i_primary.ipynb #1de6b2ef
 def _answered(run: Run) -> bool:
     "Whether a test prompt was answered already, by whatever model."
-    rows = {(r["prompt_id"], r["reference"].strip()) for r in run.read_json("data/processed/test_processed.json")}
+    tested = run.read_json("data/processed/test_processed.json")
+    rows = {(r["prompt_id"], r["reference"].strip()) for r in tested}
     for file in run.path.glob("results/predictions/*.jsonl"):
         with open(file, encoding="utf-8") as f: first = json.loads(f.readline() or "{}")
         if (first.get("prompt_id"), first.get("reference")) in rows: return True
@@ -82,8 +83,8 @@ def register_primary(run: Run) -> dict:      # what PRIMARY holds
         if not moved: return before
         named = {k: now[k] for k in ("name", "against", "settings", "when")}
         run.write_json(PRIMARY, before | dict(changes=[*before.get("changes", []), named]))
-        run.warn(f"the primary hybrid was named before, with another {listed(moved)}; both stand in {path.name}, and "
-                 "the report will not call a winner")
+        run.warn(f"the primary hybrid was named before, with another {listed(moved)}; both stand in "
+                 f"{path.name}, and the report will not call a winner")
     else: run.write_json(PRIMARY, now | dict(answers_before=_answered(run)))
     return run.read_json(PRIMARY)
 
@@ -92,7 +93,8 @@ def standing(run: Run) -> dict:      # name, against, when, why: empty where the
     "The primary hybrid of a run, and why nothing can be called the winner, if so."
     if not (run.path / PRIMARY).exists():
         return dict(name="", against="", when="",
-                    why="no primary hybrid was named before the test prompts were answered, so all is explored")
+                    why="no primary hybrid was named before the test prompts were answered, so all is "
+                        "explored")
     named, about = run.read_json(PRIMARY), {}
     about = {k: named.get(k) or "" for k in ("name", "against", "when")}
     return about | dict(why=_why_not(run, named))
@@ -111,9 +113,10 @@ def _why_not(run: Run, named: dict) -> str:
             return "the arms' validation losses were not known, so no primary hybrid was named"
         return f"the run did not make {wanted}, the default, and named no other primary hybrid"
     if wanted != name and run.origin["hybrid.primary"] != "default":
-        return (f"the primary hybrid is {called(wanted)} now, and {called(name)} was named before the test prompts were "
-                "answered")
-    if named.get("test_set") != test_prompts_hash(run): return "the primary hybrid was named for another test set"
+        return (f"the primary hybrid is {called(wanted)} now, and {called(name)} was named before the test "
+                "prompts were answered")
+    if named.get("test_set") != test_prompts_hash(run):
+        return "the primary hybrid was named for another test set"
     if named.get("settings") != settings_hash(run):
         return "settings were changed after the primary hybrid was named"
     return ""

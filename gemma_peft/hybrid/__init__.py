@@ -35,8 +35,8 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "mixes": [
         "DEFINITIONS", "MIXES", "Mix", "all_mixes", "build_ensemble", "build_soup", "compare_updates",
-        "compare_with_controls", "cost_of_arms", "fill", "ingredients", "make_hybrids", "mix",
-        "plot_coefficient", "read_hybrids", "search_coefficient"
+        "compare_with_controls", "cost_of_arms", "fill", "ingredients", "make_hybrids", "method_or_seed",
+        "mix", "plot_coefficient", "read_hybrids", "search_coefficient", "second_member_table"
     ],
     "routing": [
         "FEATURES", "Route", "RoutedDecoder", "Router", "build_route", "expected", "fit_router",

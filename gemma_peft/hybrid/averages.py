@@ -109,10 +109,11 @@ def combine(
     "Make the average one adapter of its own, `average`, and the active one (peft's `cat` or `svd`)."
     model, used = adapters.model, [(n, w) for n, w in zip(adapters.names, weights) if w]
     for layer, scale in adapters.scales: layer.scaling.update(scale)
+    model.base_model.set_adapter("default")
     if "average" in model.peft_config: model.delete_adapter("average")
     kind = dict(combination_type="svd", svd_rank=rank) if rank else dict(combination_type="cat")
     model.add_weighted_adapter([n for n, _ in used], [w for _, w in used], "average", **kind)
-    model.base_model.set_adapter("average")
+    model.eval().base_model.set_adapter("average")             # its dropout begins awake
     for p in model.parameters(): p.requires_grad_(False)
     if not rank: return 0.
     whole = lost = 0.
@@ -161,7 +162,7 @@ class WholeModels:
 
     def __init__(self, run: Run, members: list[Member]):
         self.run, self.members, self.model = run, members, load_base(run)
-        bases, own = {}, plain_weights(self.model)
+        bases, own = {}, {n: w.clone() for n, w in plain_weights(self.model).items()}
         self.parts, self.own = [effective(run, m, bases) for m in members], own
         self.names = [n for n in own if not self._same(n)]
 

@@ -50,7 +50,7 @@ def toy_members() -> Run:
     for seed in (1, 2):
         child = child_run(run, f"seeds/{seed}", {"seed": seed})
         new = torch.Generator().manual_seed(seed)
-        for arm, part, noise in (("qlora", "lora_B", .05), ("galore", "proj", .02)):
+        for arm, part, noise in (("qlora", "lora_B", .012), ("galore", "proj", .006)):
             folder = child.path / f"models/{arm}/final"
             shutil.copytree(run.path / f"models/{arm}/final", folder)
             file = next(folder.glob("*.safetensors"))

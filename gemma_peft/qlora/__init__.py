@@ -31,8 +31,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "plot_memory", "save_adapter", "train_adapter", "train_qlora"
     ],
     "other_starts": [
-        "AT_ONCE", "EVA_TOKENS", "FIRST_STEP", "HEAD_BLOCK", "LINE_ROWS", "along_the_line", "eva_batches",
-        "eva_start", "first_gradients", "groups_of_layers", "loftq_start", "lora_one_start", "moved"
+        "AT_ONCE", "EVA_TOKENS", "FIRST_STEP", "HEAD_BLOCK", "LINE_ROWS", "MENDING", "MENDS", "OF_A_START",
+        "START", "STARTS", "Start", "along_the_line", "check_start", "eva_batches", "eva_start",
+        "first_gradients", "groups_of_layers", "loftq_start", "lora_one_start", "lora_start", "moved",
+        "read_mending", "save_mending", "watched_gradients"
     ],
     "small_adapters": [
         "adapter_optimizer"

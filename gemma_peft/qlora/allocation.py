@@ -116,6 +116,7 @@ def _pass(model, pack: dict, head, listener: Listener):
     layout = {k: pack[k] for k in ("cu_seqlens", "to_padded", "from_padded", "max_length") if k in pack}
     outputs = base(inputs_embeds=inputs, position_ids=pack["position_ids"], use_cache=False, **layout)
     hidden = outputs.last_hidden_state[0].index_select(0, pack["keep"])
+    assert (pack["weight"] > 0).all()        # only tokens that count
     head(hidden, pack["target"], torch.ones_like(pack["weight"])).backward()
     with torch.no_grad():
         at_head = _head_sums(head, hidden.detach(), pack["target"], head.block)
@@ -136,7 +137,7 @@ def sensitivities(
     device, listener = model.device, Listener(model)
     varlen = has_varlen(device.type, str(model.dtype).removeprefix("torch."), gpu_capability())
     packs = step_packs([dict(r, labels=labels(r)) for r in rows], pad_token_id, max(mode.tokens, longest),
-                       longest, mode.bucket, varlen)
+                       longest, varlen=varlen)             # no bucket: nothing is padded
     for p in model.parameters(): p.requires_grad_(False)
     with ready_to_train(model, mode, longest):
         for pack in packs:

@@ -288,7 +288,8 @@ def add_correction(
         pairs, undone = mending_pairs(run, model, rows, rank)
         named = {f"{name}.{part}": t for name, pair in pairs.items() for part, t in zip("uv", pair)}
         return named, dict(undone=round(sum(undone.values()) / len(undone), 4))
-    tensors, _ = kept_tensors(run, CORRECTION, calibration_rows(rows, run.config.qlora.calibration_rows), make)
+    taken = calibration_rows(rows, run.config.qlora.calibration_rows)
+    tensors, _ = kept_tensors(run, CORRECTION, taken, make)
     names = [k.removesuffix(".u") for k in tensors if k.endswith(".u")]
     return attach_correction(model, {n: (tensors[f"{n}.u"], tensors[f"{n}.v"]) for n in names})
 

@@ -61,7 +61,7 @@ class Int8Linear(nn.Linear):
 
     def forward(self, x):      # (..., in) -> (..., out)
         y = Int8Product.apply(x, self.weight, self.scale)
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 def whole_weight(
     linear,     # an nn.Linear, in 4 bits (bitsandbytes), in 8 bits, or as it is; adapters may be around it

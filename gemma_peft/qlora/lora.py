@@ -21,6 +21,8 @@ from gemma_peft.core import (
     subplots,
     text_config,
 )
+from .calibrated_start import join_saved_adapter
+from .other_starts import Start, lora_start, read_mending, save_mending
 from gemma_peft.training import (
     fit,
     free_memory,
@@ -56,10 +58,13 @@ def save_adapter(
     method: str,      # for the card: qlora, lora, or a row's name
     metrics: dict,    # for the card
     beside: dict | None = None,     # more files: name -> contents, written as JSON
+    start: Start | None = None,     # what it began with
 ):
     "Write an adapter, its tokenizer, the base's small files and a card."
     with run.writing(name) as folder:
         model.save_pretrained(folder, save_embedding_layers=False)      # frozen, or PEFT asks the hub
+        save_mending(folder, model, start)
+        join_saved_adapter(folder, model)
         tokenizer.save_pretrained(folder)
         save_base_files(run, folder, method, metrics)
         for file, value in (beside or {}).items():
@@ -73,15 +78,16 @@ def train_adapter(
 ) -> dict:                    # metrics
     "Train the run's adapter on `rows` and save it in models/qlora/final."
     def make(): return load_base(run, quantised=True)
-    rate, tokenizer = run.config.qlora.learning_rate, load_tokenizer(run)
+    rate, tokenizer, start = run.config.qlora.learning_rate, load_tokenizer(run), lora_start(run, rows)
     model, metrics = fit(run, "qlora", rows, make, rate, peft_config=lora_config(run),
-                         validation=validation)
+                         validation=validation, start=start)
+    if start and start.figures: metrics["start"] = start.figures
     metrics["validation_loss"] = validation_loss(model, validation, tokenizer.pad_token_id)
     beside = {}
     if run.config.qlora.budget_gib:
         beside["allocation.json"] = kept = quantiser("allocation")(run, whole=True)
         metrics["allocation"] = {k: v for k, v in kept.items() if k not in ("made_from", "formats", "bought")}
-    save_adapter(run, model, tokenizer, "models/qlora/final", "qlora", metrics, beside)
+    save_adapter(run, model, tokenizer, "models/qlora/final", "qlora", metrics, beside, start)
     run.write_json("results/metrics/qlora_metrics.json", metrics)
     del model
     free_memory()
@@ -138,7 +144,8 @@ def plot_memory(
 # %% ../../nbs/04_qlora.ipynb #04de33cc
 def lora_update(
     run: Run,
-) -> dict:       # parameter name of the base -> its change, (out, in), fp32
+    learned: bool = True,   # without the part that only mends what quantising did to the base
+) -> dict:                  # parameter name of the base -> its change, (out, in), fp32
     "The update `lora_alpha / r * B A` of every adapted matrix."
     from safetensors.torch import load_file
     folder = run.path / "models/qlora/final"
@@ -149,7 +156,9 @@ def lora_update(
     names = [k.removesuffix(".lora_A.weight") for k in weights if k.endswith(".lora_A.weight")]
     def factor(name): return weights[name].float()
     def update(n): return factor(f"{n}.lora_B.weight") @ factor(f"{n}.lora_A.weight") * scale
-    return {n.removeprefix("base_model.model.") + ".weight": update(n) for n in names}
+    updates = {n.removeprefix("base_model.model."): update(n) for n in names}
+    if learned: updates |= {n: updates[n] - mending for n, mending in read_mending(folder).items()}
+    return {f"{n}.weight": change for n, change in updates.items()}
 
 # %% ../../nbs/04_qlora.ipynb #21520b55
 def plot_by_layer(

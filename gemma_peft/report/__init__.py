@@ -77,7 +77,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "legend", "may_win", "ranked", "readable", "show_table", "table_csv"
     ],
     "verdict": [
-        "EXPLORED", "FAMILIES_NOTE", "HEADS", "families_table", "general_text", "least_peak",
+        "EXPLORED", "FAMILIES_NOTE", "FAMILY_HEADS", "families_table", "general_text", "least_peak",
         "primary_findings", "readable_families", "seconds_table", "seen_findings"
     ],
 })

@@ -101,7 +101,7 @@ def quality_findings(
 ) -> dict[str, list[str]]:   # heading -> sentences
     "What is shown of every pair of models."
     tuned = [m for m in models(run)[1:] if m not in one_arm(run)]
-    many = len(tuned) > MOST_TOLD          # then every mix is told beside both arms, and not beside each other
+    many = len(tuned) > MOST_TOLD          # then a mix is told beside both arms alone
     pairs = [(a, b) if {a, b} == {*ARMS} else (b, a) for a, b in combinations(tuned, 2)
              if not many or {a, b} & {*ARMS}]
     return {"Against the base model": [c for m in tuned for c in pair_claims(run, m, "base")],

@@ -59,6 +59,7 @@ def base_row(result: dict) -> dict:      # what `published` gives of a run
     return {"Model": "base", "BLEU-4": before("bleu4"), **parts_of_bleu(own), "ROUGE-L": before("rouge_l"),
             "Peak memory": "", "Training": ""}
 
+# %% ../../nbs/09h_published_runs.ipynb #82c5db48
 def technique_row(result: dict, row: dict) -> dict:
     "A technique's row."
     figures = result["figures"]
@@ -148,7 +149,8 @@ def _other_limits(f: dict) -> list[str]:      # figures.json
 def mixes_of(result: dict) -> list[str]:      # what `published` gives of a run
     "The mixes in a published comparison table, by their names in figures.json."
     models = {label(m): m for m in result["figures"].get("scores", {})}
-    return [m for r in result["rows"] if (m := models.get(r["technique"], r["technique"].lower())) not in CONTROL_OF]
+    names = [models.get(r["technique"], r["technique"].lower()) for r in result["rows"]]
+    return [m for m in names if m not in CONTROL_OF]
 
 def seen_answer(f: dict) -> list[str]:      # figures.json
     "What the prompts and seeds of a published run could show; empty where its version did not say."
@@ -161,10 +163,10 @@ def primary_answer(f: dict) -> list[str]:      # figures.json
     named = f.get("primary") or {}
     lines = [f"Nothing is called the winner: {named['why']}."] if named.get("why") else []
     if named.get("rows"):
-        when = "" if named["why"] else " before a test prompt was answered"
+        when, seeds = "" if named["why"] else " before a test prompt was answered", len(named["seeds"])
         lines.append(f"{label(named['name'])} was named{when} as the hybrid to be compared with "
-                     f"{label(named['against'])}: {len(named['seeds'])} training seed{'s' * (len(named['seeds']) > 1)}, "
-                     "one test for each score, corrected for two.")
+                     f"{label(named['against'])}: {seeds} training seed{'s' * (seeds > 1)}, one test for "
+                     "each score, corrected for two.")
     return lines + [claim(r) for r in named.get("rows", [])]
 
 def families_answer(result: dict) -> str:      # Markdown; empty where an older version published

@@ -83,7 +83,8 @@ def published_scores(run: Run) -> dict:
     about |= dict(overlaps_near=all_scores.get("overlaps_near", "left out"), one_arm=one_arm(run),
                   noise=_tree(all_scores["noise"]))
     if primary(run): about |= dict(primary=_published_primary(run), resolution=_resolution(run))
-    return about | dict(families=families_table(run), scores={m: _tree(v) for m, v in all_scores["models"].items()},
+    about |= dict(families=families_table(run))
+    return about | dict(scores={m: _tree(v) for m, v in all_scores["models"].items()},
                         comparisons=[_published_pair(r) for r in compared(run) if ours(r)])
 
 # %% ../../nbs/09g_publishing.ipynb #40afd4de

@@ -23,6 +23,7 @@ from gemma_peft.controls import (
     row_folder,
     scored_file,
 )
+
 from ..core import COLOURS, GemmaPeftError, Run
 from ..eval import ARMS, is_mix
 from ..hybrid import all_mixes
@@ -44,7 +45,8 @@ def colour(model: str) -> str:
 
 def marker(model: str) -> str:
     "Its mark on every plot, which tells the models apart in grey print too."
-    return MARKERS.get(model, "P")
+    others = [m for m in all_mixes() if m not in MARKERS] if is_mix(model) else []
+    return MARKERS.get(model) or ("PX*<>hdp"[others.index(model) % 8] if model in others else "P")
 
 # %% ../../nbs/09a_reading.ipynb #00d24c51
 def stage_of(model: str) -> str:
@@ -149,7 +151,7 @@ def versus(
 # %% ../../nbs/09a_reading.ipynb #b2daa962
 def primary(
     run: Run,
-) -> dict:   # name, against, when, why (empty where it decides), seeds, rows; empty: an older version compared
+) -> dict:   # name, against, when, why (empty where it decides), seeds, rows; empty: an older version
     "The test that was named before."
     return scored_file(run, COMPARISONS).get("primary", {})
 

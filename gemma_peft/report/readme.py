@@ -127,10 +127,12 @@ def _gains(f: dict, arm: str, other: str) -> list[str]:
     seconds = {a: f["training"][a]["train_seconds"] for a in CONTROL_OF}
     return better + (["less time"] if seconds[arm] < seconds[other] else [])
 
+# %% ../../nbs/09i_readme.ipynb #d2fa52fb
 def _named_advice(f: dict) -> str:      # figures.json
     "What the test that was named before says about mixing."
     named = f["primary"]
-    if named["why"] or not named["rows"]: return " No mix is recommended: none was named before its test and stood."
+    if named["why"] or not named["rows"]:
+        return " No mix is recommended: none was named before its test and stood."
     better = [GAINS[r["metric"]] for r in named["rows"] if r["significant"] and r["difference"] > 0]
     who, than = label(named["name"]), label(named["against"])
     if not better: return f" {who}, the hybrid that was named before, shows no gain over {than}."

@@ -89,8 +89,8 @@ def cost_findings(run: Run) -> list[str]:
     for m, needs in made_of.items():
         if {*needs} == {*ARMS}: continue
         spent = cost(run, m)["train_seconds"]
-        lines.append(f"{label(m)} needs {listed(map(label, needs)) or 'a training of its own'}: {duration(spent)} of "
-                     "training.")
+        parts = listed(map(label, needs)) or "a training of its own"
+        lines.append(f"{label(m)} needs {parts}: {duration(spent)} of training.")
     return lines
 
 # %% ../../nbs/09e_sentences.ipynb #ae0c0ea2
@@ -159,7 +159,8 @@ def seed_findings(run: Run) -> list[str]:
     if all(len(s) < 2 for s in per_seed.values()): return []
     def each(arm, m):
         return f"{label(arm)} " + ", ".join(f"{s[m]:.4f} (seed {s['seed']})" for s in per_seed[arm])
-    return [f"{name} by training seed: {'; '.join(each(a, m) for a in per_seed)}." for m, name in METRICS.items()]
+    texts = {m: "; ".join(each(a, m) for a in per_seed) for m in METRICS}
+    return [f"{name} by training seed: {texts[m]}." for m, name in METRICS.items()]
 
 def noise_findings(run: Run) -> list[str]:
     "What another batch does to the base model's scores."
@@ -238,7 +239,7 @@ def rate_caveat(run: Run) -> str:
         return "Learning rates are the configuration's; neither arm was tuned on this data by this run."
     sweep, chosen = read_sweep(run), chosen_rates(run)
     used, trained = {m: get(run.config, name) for m, name in SWEPT.items()}, (*ARMS, *controls(run))
-    used |= {m: rate for m, rate in chosen.items() if m not in SWEPT}          # a row takes the rate that was chosen
+    used |= {m: rate for m, rate in chosen.items() if m not in SWEPT}          # a row takes what was chosen
     def one(m, rate):
         tried, share = len(sweep[m]["tried"]), sweep[m]["share"]
         return f"{label(m)} {rate:g} (of {tried}, on {share:.0%} of the training rows)"
@@ -318,6 +319,7 @@ def findings(
                "Caveats": caveats(run)}
     warned = [f"{name}: {without_paths(w)}" for name in STAGES if name != "report"
               for w in stage_state(run, name)["warnings"]]
-    optional = ("What could be seen", "The primary hybrid", "Controls", "Beyond the test prompts", "Warnings of the run")
+    optional = ("What could be seen", "The primary hybrid", "Controls", "Beyond the test prompts",
+                "Warnings of the run")
     topics |= {"Warnings of the run": warned}
     return {heading: lines for heading, lines in topics.items() if lines or heading not in optional}

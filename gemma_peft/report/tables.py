@@ -140,8 +140,8 @@ def _no_best(rows: list[dict], metric: str) -> str:
     tested = [r for r in rows if r[f"{metric}_p_holm"] is not None]
     first, second = sorted(tested, key=lambda r: -r[f"{metric}_after"])[:2]
     if first.get("role") == "explored":
-        return (f"Highest {METRICS[metric]}: {first['technique']}, which was not named before the test prompts were "
-                "answered, so none is set in bold.")
+        return (f"Highest {METRICS[metric]}: {first['technique']}, which was not named before the test "
+                "prompts were answered, so none is set in bold.")
     return (f"Highest {METRICS[metric]}: no difference shown between {first['technique']} and "
             f"{second['technique']}, so none is set in bold.")
 
