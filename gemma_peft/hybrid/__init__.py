@@ -44,7 +44,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "validation_answers"
     ],
     "sequential": [
-        "ORDERS", "SHARE", "build_sequence", "cost_of", "losses_of_arms", "merged", "part_of", "result_of",
+        "ORDERS", "SHARE", "build_sequence", "losses_of_arms", "merged", "part_of", "result_of",
         "with_update"
     ],
     "trained_bridge": [
