@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXPLORED', 'FAMILY_HEADS', 'FAMILIES_NOTE', 'primary_findings', 'seen_findings', 'least_peak', 'general_text',
-           'families_table', 'readable_families', 'seconds_table']
+           'families_table', 'readable_families', 'seconds_table', 'seconds_findings']
 
 # %% ../../nbs/09n_verdict.ipynb #ff203c7b
 import json
@@ -26,7 +26,7 @@ from gemma_peft.report.reading import (
 from ..controls import MEASURES, ROWS, asked_rows, row_and_arm, row_folder, seeded_rows
 from ..core import GemmaPeftError, Run, duration, listed
 from ..eval import ARMS, PARTS_OF_BLEU
-from ..hybrid import all_mixes
+from ..hybrid import all_mixes, method_or_seed, second_member_table
 from ..training import ledger
 from .claims import claim, mean_over_seeds, noise_floor
 
@@ -154,8 +154,16 @@ FAMILIES_NOTE = (
     "model is made of. Models in use: how many answer together.")
 
 # %% ../../nbs/09n_verdict.ipynb #9e0e0002
-def seconds_table(run: Run) -> list[dict]:      # as text, a row a pair; empty where nothing is known
+def seconds_table(run: Run) -> list[dict]:      # as text, an average a row; empty where none was made
     "Averages of two methods beside averages of two seeds of one."
-    import gemma_peft.hybrid as chapter
-    made = getattr(chapter, "second_member_table", None)
-    return made(run) if made else []
+    def cell(v):
+        if v is None: return "-"
+        if isinstance(v, float): return f"{v:.4f}"
+        return listed(map(str, v)) if isinstance(v, (list, tuple)) else str(v)
+    rows = second_member_table(run)
+    heads = list(dict.fromkeys(k for r in rows for k in r))
+    return [{k.replace("_", " ").capitalize(): cell(r.get(k)) for k in heads} for r in rows]
+
+def seconds_findings(run: Run) -> list[str]:
+    "Whether a second method is worth more than a second seed, in sentences; empty where both were not averaged."
+    return method_or_seed(second_member_table(run))
