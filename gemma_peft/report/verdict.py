@@ -125,9 +125,10 @@ def families_table(
     return sorted(known, key=lambda r: r.get("reference_loss", float("inf")))
 
 # %% ../../nbs/09n_verdict.ipynb #6bc961a1
-FAMILY_HEADS = dict(reference_loss=("Loss", ".4f"), bleu4=("BLEU-4", ".4f"), rouge_l=("ROUGE-L", ".4f"),
-             brevity_penalty=("BP", ".3f"), precision=("Precision", ".3f"), text_loss=("General text", ".4f"),
-             least_peak_gib=("Least GiB", ".2f"), peak_memory_gib=("Peak GiB", ".2f"))
+FAMILY_HEADS = dict(
+    reference_loss=("Loss", ".4f"), bleu4=("BLEU-4", ".4f"), rouge_l=("ROUGE-L", ".4f"),
+    brevity_penalty=("BP", ".3f"), precision=("Precision", ".3f"), text_loss=("General text", ".4f"),
+    least_peak_gib=("Least GiB", ".2f"), peak_memory_gib=("Peak GiB", ".2f"))
 
 def readable_families(
     rows: list[dict],    # what `families_table` gives, or what was published of it
@@ -144,8 +145,9 @@ def readable_families(
         seeds = f" ({r['seeds']} seeds)" if r.get("seeds", 1) > 1 else ""
         named = ", named before" if r.get("role") == "primary" else ""
         took = duration(r["train_seconds"]) if r.get("train_seconds") else "-"
-        return {"Model": name_of(r["model"]) + seeds + named, **{FAMILY_HEADS[k][0]: cell(r, k) for k in there},
-                "Training": took, "Models in use": str(r.get("inference_models", 1))}
+        figures = {FAMILY_HEADS[k][0]: cell(r, k) for k in there}
+        return {"Model": name_of(r["model"]) + seeds + named, **figures, "Training": took,
+                "Models in use": str(r.get("inference_models", 1))}
     return [row(r) for r in rows]
 
 FAMILIES_NOTE = (
@@ -165,5 +167,5 @@ def seconds_table(run: Run) -> list[dict]:      # as text, an average a row; emp
     return [{k.replace("_", " ").capitalize(): cell(r.get(k)) for k in heads} for r in rows]
 
 def seconds_findings(run: Run) -> list[str]:
-    "Whether a second method is worth more than a second seed, in sentences; empty where both were not averaged."
+    "Whether a second method is worth more than a second seed, in sentences; empty where not both are known."
     return method_or_seed(second_member_table(run))
