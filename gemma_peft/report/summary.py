@@ -116,7 +116,7 @@ def make_report(
     check_inputs(run)
     rows = comparison_table(run)
     run.write_text("results/metrics/comparison_table.csv", table_csv(rows))
-    run.write_json("results/metrics/families.json", dict(rows=families_table(run), definitions=FAMILIES_NOTE))
+    run.write_json("results/families.json", dict(rows=families_table(run), definitions=FAMILIES_NOTE))
     save_plots(run)
     examples = choose_examples(run)
     run.write_json("results/examples/examples.json", examples)
