@@ -18,10 +18,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "calibrated_start": [
         "CORRECTION", "DAMPING", "SHARING", "STORED", "add_correction", "attach_correction", "balanced",
-        "base_shape", "begin_with", "calibrated_start", "calibration_rows", "check_rank", "correction_of",
-        "full_weights", "join_saved_adapter", "joined", "kept_tensors", "layer_prefix",
-        "low_rank_correction", "mending_pairs", "metric_error", "moments_by_layer", "only_layer",
-        "second_moments", "stored_weight", "summed_moments"
+        "base_shape", "begin_with", "calibration_rows", "check_rank", "correction_of", "full_weights",
+        "join_saved_adapter", "joined", "kept_tensors", "layer_prefix", "low_rank_correction",
+        "mending_pairs", "metric_error", "moments_by_layer", "only_layer", "second_moments",
+        "start_calibrated", "stored_weight", "summed_moments"
     ],
     "int8": [
         "Int8Linear", "Int8Product", "dequantise_int8", "expand_linears", "format_of", "quantise_int8",

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['QUANTISERS', 'QUANTISERS_FROM', 'OPTIMISERS', 'OPTIMISERS_FROM', 'ON_BASE', 'choose_precision', 'choose_attention',
-           'choose_gpu', 'gpu_capability', 'gpu_gib', 'compute_settings', 'quantiser', 'optimiser', 'in_adapter_dtype',
-           'four_bits', 'four_bit_parts', 'chosen_formats', 'load_base', 'model_folders', 'load_folder', 'load_model',
-           'free_memory']
+           'without_cudnn_attention', 'choose_gpu', 'gpu_capability', 'gpu_gib', 'compute_settings', 'quantiser',
+           'optimiser', 'in_adapter_dtype', 'four_bits', 'four_bit_parts', 'chosen_formats', 'load_base',
+           'model_folders', 'load_folder', 'load_model', 'free_memory']
 
 # %% ../../nbs/03f_loading.ipynb #7e1f79c5
 import gc
 import json
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from importlib import import_module
 from pathlib import Path
@@ -56,6 +57,16 @@ def choose_attention(
     "The attention kernel, with its reason."
     if setting != "auto": return setting, "asked for"
     return "sdpa", "PyTorch's own kernels; they need no extra package and take Gemma's sliding window"
+
+# %% ../../nbs/03f_loading.ipynb #c0dd0002
+@contextmanager
+def without_cudnn_attention():
+    "PyTorch's attention by its other kernels: cuDNN's gives NaN gradients where a padded row sees nothing."
+    import torch
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try: yield
+    finally: torch.backends.cuda.enable_cudnn_sdp(before)
 
 # %% ../../nbs/03f_loading.ipynb #f6742248
 def choose_gpu() -> tuple[str | None, str]:    # its name, or None; and which it is, or why there is none
