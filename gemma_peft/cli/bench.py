@@ -211,7 +211,7 @@ def benches() -> dict[str, Bench]:     # name -> what it is; those of the optimi
     "All that can be measured."
     from gemma_peft.cli.plain_trl import PEER_BENCHES
     from gemma_peft.galore import GALORE_BENCHES
-    from gemma_peft.qlora import EMBEDDING_WHAT, embedding_losses
+    from gemma_peft.qlora import EMBEDDING_WHAT, LAYOUT_WHAT, embedding_losses, layout_losses
     known = {name: Bench(case_words(name), "training", training_rows) for name in CASES}
     known |= {name: Bench(case_words(name), "layouts", layout_rows) for name in LAYOUT_CASES}
     known |= {name: Bench(f"generation, {n} prompts together", "generation", generation_rows)
@@ -222,8 +222,10 @@ def benches() -> dict[str, Bench]:     # name -> what it is; those of the optimi
     known["mode_curves"] = Bench(curves, "mode_curves", curve_rows, True)
     def optimiser(name, run, model, quick): return GALORE_BENCHES[name].measure(run, quick)
     def embedding(name, run, model, quick): return embedding_losses(run)
+    def rounded(name, run, model, quick): return layout_losses(run)
     known |= {name: Bench(b.what, name, optimiser, b.needs_run) for name, b in GALORE_BENCHES.items()}
     known["embedding_bits"] = Bench(EMBEDDING_WHAT, "embedding_bits", embedding, True)
+    known["layout_losses"] = Bench(LAYOUT_WHAT, "layout_losses", rounded, True)
     def peers(name, run, model, quick): return PEER_BENCHES[name][1](run, quick)
     return known | {name: Bench(what, name, peers, True) for name, (what, _) in PEER_BENCHES.items()}
 
