@@ -12,25 +12,25 @@ import weakref
 
 import torch
 
-from .group_keys import DEFAULTS, FIRST_STRUCTURE, KEYS, STRUCTURE, group_problems
-from .parameter_groups import CHUNK, LARGE_CHUNK, Bucket, bucket_class, chunks
-
 from ..core import patch_to
 from ..training import OPTIMISERS
+from .group_keys import DEFAULTS, FIRST_STRUCTURE, KEYS, STRUCTURE, group_problems
 from .low_rank import GaLoreError
+from .parameter_groups import CHUNK, LARGE_CHUNK, Bucket, bucket_class, chunks
 
-# %% ../../nbs/05e_adamw.ipynb #9e5ae6ed
+# %% ../../nbs/05e_adamw.ipynb #8469f550
 LAYERWISE = ("off", "projected", "backward", "host")
 HOST_CHUNK = 2**20     # numbers stepped at once where gradients wait in the computer's memory
 
 def whole_gradient_problems(group: dict, layerwise: str) -> list[str]:
     "Which keys of a group need the whole gradient of a step, where the backward pass keeps none."
-    if not group["rank"] or layerwise not in ("projected", "backward"): return []
+    if not group["rank"] or layerwise == "off": return []
     changed = [name for name in ("outside", "full_share") if group[name] != DEFAULTS[name]]
     needs = [f"{name} = {group[name]!r}" for name in changed]
     return [f"{need} needs the whole gradient of a step, but layerwise = {layerwise!r} keeps none; use "
             "layerwise = 'off'" for need in needs]
 
+# %% ../../nbs/05e_adamw.ipynb #9e5ae6ed
 class GaLoreAdamW(torch.optim.Optimizer):
     "AdamW in a low-rank projection of the gradient (Zhao et al. 2024, algorithm 1). Raises GaLoreError."
     def __init__(self,
@@ -261,6 +261,7 @@ def _add_up(self, b: Bucket, i: int, low):
     if not host: b.low[i] += low
     else: b.low[i].copy_(b.low[i].to(b.device, non_blocking=True) + low, non_blocking=True)
 
+# %% ../../nbs/05e_adamw.ipynb #e6e756ab
 def _on_gpu(bucket) -> bool: return bucket.device.type == "cuda"
 
 @patch_to(GaLoreAdamW)

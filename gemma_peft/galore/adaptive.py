@@ -10,7 +10,7 @@ import torch
 
 from .low_rank import project
 
-# %% ../../nbs/05k_adaptive.ipynb #3c2fe4f0
+# %% ../../nbs/05k_adaptive.ipynb #0fe16a2b
 def strongest_first(
     g,             # gradients, (n, rows, cols)
     bases: dict,   # side -> orthonormal columns, (n, rows or cols, rank)

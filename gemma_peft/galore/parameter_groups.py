@@ -301,6 +301,7 @@ def put_weights(self, s: slice, new, keys):
         if lost is not None: self.put("lost", s, lost)
     torch._foreach_copy_(self.params[s], list(new.unbind()))
 
+# %% ../../nbs/05d_parameter_groups.ipynb #fc43ccca
 @patch_to(Bucket)
 def step_size(self, step: int) -> float:
     "What Adam's direction is multiplied by at step number `step`, bias correction included."
