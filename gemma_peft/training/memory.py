@@ -42,7 +42,8 @@ def qlora_static(
     average = 4 * sum(factors) if config.training.keep == "ema" else 0
     beside = sum(min(q.correction_rank, *shape) * sum(shape) for shape in all_matrices(s))     # a correction
     weights = base_bytes(s, config, dtype, expanded=mode.dequantise) + BYTES[dtype] * beside
-    return dict(weights=weights, adapters=adapters, gradients=gradients, states=2 * sum(map(moment, factors)) + average)
+    return dict(weights=weights, adapters=adapters, gradients=gradients,
+                states=2 * sum(map(moment, factors)) + average)
 
 # %% ../../nbs/03c_memory.ipynb #63d84445
 def galore_sizes(
