@@ -6,14 +6,15 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "allocation": [
-        "DEPENDS", "KEPT", "Listener", "Option", "ROWS", "Sensitivity", "TRAINING_ROWS", "allocate",
-        "allocated_formats", "allocation_lines", "calibration_part", "kept_allocation", "make_allocation",
-        "options_of", "plot_allocation", "purchases", "rounded_to", "sensitivities", "steps_up"
+        "DEPENDS", "KEPT", "LAYOUT_WHAT", "Listener", "Option", "ROWS", "Sensitivity", "TRAINING_ROWS",
+        "allocate", "allocated_formats", "allocation_lines", "calibration_part", "greedy",
+        "kept_allocation", "layout_losses", "make_allocation", "margins", "options_of", "plot_allocation",
+        "purchases", "rounded_to", "run_options", "sensitivities", "steps_up"
     ],
     "bits": [
         "BLOCK", "CHUNK", "EMBEDDING_LAYOUTS", "EMBEDDING_WHAT", "LAYOUTS", "Layout", "QuantisedEmbedding",
-        "QuantisedHead", "QuantisedRows", "embedding_losses", "layout_of", "likeliest_tokens",
-        "measure_embedding", "quantise_embedding"
+        "QuantisedHead", "QuantisedRows", "embedding_losses", "held_out", "layout_of", "likeliest_tokens",
+        "measure_bases", "measure_embedding", "quantise_embedding"
     ],
     "calibrated_start": [
         "CORRECTION", "DAMPING", "SHARING", "STORED", "add_correction", "attach_correction", "balanced",
