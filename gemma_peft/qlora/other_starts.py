@@ -31,6 +31,7 @@ from gemma_peft.qlora.calibrated_start import (
 )
 
 from ..core import GemmaPeftError, Run, decoder, linear_layers, load_tokenizer
+from ..templating import labels
 from ..training import Head, bare, free_memory, load_base, matrices, mean_loss, reference_loss
 
 # %% ../../nbs/04f_other_starts.ipynb #7fe4e1c1
@@ -54,33 +55,35 @@ def loftq_start(
 
 # %% ../../nbs/04f_other_starts.ipynb #40e88a02
 def eva_batches(
-    rows: list[dict],    # input_ids
-    tokens: int,         # that a batch has at least
+    rows: list[dict],    # input_ids and assistant_spans
+    tokens: int,         # trained tokens that a batch has at least
     pad_token_id: int,
-) -> list[dict]:         # input_ids and attention_mask, (batch, seq)
-    "Rows in batches. Raises GemmaPeftError where all of them together are too few."
+) -> list[dict]:         # input_ids, attention_mask and labels, (batch, seq)
+    "Rows in batches. Raises GemmaPeftError where all of them together have too few trained tokens."
+    def trained(group): return sum(e - b for row in group for b, e in row["assistant_spans"])
     groups, group = [], []
     for row in rows:
-        group.append(row["input_ids"])
-        if sum(map(len, group)) >= tokens:
+        group.append(row)
+        if trained(group) >= tokens:
             groups.append(group)
             group = []
     if not groups: raise GemmaPeftError(
         f"qlora.init_lora_weights = 'eva' looks for {tokens} directions, and {len(rows)} calibration rows "
-        f"have {sum(map(len, group))} tokens together. Use `--set qlora.calibration_rows=400`, or a smaller "
-        "qlora.r")
+        f"have {trained(group)} trained tokens together. Use `--set qlora.calibration_rows=400`, or a "
+        "smaller qlora.r")
     groups[-1] += group
-    def padded(ids, width, fill): return ids + [fill] * (width - len(ids))
-    batches = []
-    for group in groups:
-        width = max(map(len, group))
-        batches.append(dict(
-            input_ids=torch.tensor([padded(ids, width, pad_token_id) for ids in group]),
-            attention_mask=torch.tensor([padded([1] * len(ids), width, 0) for ids in group])))
-    return batches
+    return [_padded_batch(group, pad_token_id) for group in groups]
+
+def _padded_batch(group: list[dict], pad_token_id: int) -> dict:
+    "Rows side by side; what is not trained has the label -100, which EVA passes over."
+    width = max(len(row["input_ids"]) for row in group)
+    def padded(values, fill): return torch.tensor([v + [fill] * (width - len(v)) for v in values])
+    return dict(input_ids=padded([row["input_ids"] for row in group], pad_token_id),
+                attention_mask=padded([[1] * len(row["input_ids"]) for row in group], 0),
+                labels=padded([labels(row) for row in group], -100))
 
 # %% ../../nbs/04f_other_starts.ipynb #c09e250d
-EVA_TOKENS = 512     # of a batch, where its rank needs no more
+EVA_TOKENS = 512     # trained tokens of a batch, where there are so many and its rank needs no more
 
 def eva_start(
     run: Run,
@@ -93,9 +96,10 @@ def eva_start(
     q, names = run.config.qlora, linear_layers(model)
     config = LoraConfig(r=q.r, lora_alpha=q.lora_alpha, init_lora_weights="eva", target_modules=names,
                         eva_config=EvaConfig(rho=1.))
-    pad = load_tokenizer(run).pad_token_id
-    batches = eva_batches(rows, max(q.r, min(EVA_TOKENS, sum(len(r["input_ids"]) for r in rows))), pad)
-    def forward(model, inputs): decoder(model)(**inputs, use_cache=False)
+    trained = sum(e - b for row in rows for b, e in row["assistant_spans"])
+    batches = eva_batches(rows, max(q.r, min(EVA_TOKENS, trained)), load_tokenizer(run).pad_token_id)
+    def forward(model, inputs):
+        decoder(model)(inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
     found = get_eva_state_dict(model, batches, config, forward_fn=forward, show_progress_bar=False)
     def zero(name): return torch.zeros(bare(model).get_submodule(name).out_features, q.r)
     starts = {name: (zero(name), directions.float().cpu()) for name, directions in found.items()}
