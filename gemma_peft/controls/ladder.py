@@ -255,10 +255,10 @@ def make_average_row(run: Run, name: str) -> str:    # who is in it, and with ho
     "Average the members of a row. Raises one GemmaPeftError for those that were not made."
     row, folder, figures = ROWS[name], f"models/{name}/final", f"results/metrics/{name}_metrics.json"
     members, where = members_of(run, row), f"ladder/{row_folder(run, name).name}"
-    inputs = dict(average=row.average, members=_members_made(run, members))
+    inputs = dict(average=row.average, rank=row.rank, members=_members_made(run, members))
     if not (run.path / where / results_file(name)).exists(): find_members(run, members)
     child = child_run(run, where)
-    def make(): return build_average(run, child, name, folder, row.average, members)
+    def make(): return build_average(run, child, name, folder, row.average, members, row.rank)
     def load():
         if not (child.path / folder).is_dir(): (child.path / figures).unlink(missing_ok=True)
         once(child, figures, inputs, make)

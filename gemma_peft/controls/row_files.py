@@ -43,6 +43,7 @@ class Row:
     overrides: dict = field(default_factory=dict)    # settings; empty where a function makes the row
     average: str = ""       # soup, greedy or ensemble, for a row that averages others
     members: tuple = ()     # what it averages: arms and rows, with @ and a seed for another one
+    rank: int = 0           # of one adapter that stands for a soup of adapters; 0 adds the members' up
 
 ROWS = dict(
     base=Row("Base", (), "not trained", place=0),
@@ -76,7 +77,8 @@ def wrong_settings(
 KEYS = dict(label=(str, "a text"), change=(str, "a text"), effect=(str, "a text"),
             compared_with=((str, list), "a row's name, or a list of names"), place=(int, "a whole number"),
             arms=(list, f"a list of {' and '.join(ARMS)}"), overrides=(dict, "a table of settings"),
-            average=(str, f"one of {', '.join(KINDS)}"), members=(list, "a list of arms and rows"))
+            average=(str, f"one of {', '.join(KINDS)}"), members=(list, "a list of arms and rows"),
+            rank=(int, "a whole number"))
 
 def _wrong_keys(tree: dict) -> list[str]:
     "What is wrong with the keys of a row's file."
@@ -98,9 +100,10 @@ def _wrong_names(row: Row) -> list[str]:
 
 def _wrong_average(row: Row, names: list[str]) -> list[str]:
     "What is wrong with a row that averages others."
-    if not row.average and not row.members: return []
+    if not row.average and not row.members and not row.rank: return []
     problems = [f"average = {row.average!r} must be one of {', '.join(KINDS)}"] * (row.average not in KINDS)
     if len(row.members) < 2: problems.append('members must be two or more, such as ["bits8", "bits8@1"]')
+    if row.rank and row.average == "ensemble": problems.append("rank is for a soup of adapters")
     if row.overrides: problems.append("overrides change nothing here: an average trains nothing")
     for member in map(str, row.members):
         other, at, seed = member.partition("@")
@@ -120,7 +123,7 @@ def read_row(path: Path) -> Row:
     versus, values = tree.get("compared_with", []), dotted(tree.get("overrides", {}))
     versus = (versus,) if isinstance(versus, str) else tuple(versus)
     arms = tuple(tree.get("arms", [v for v in versus[:1] if v in ARMS]))
-    texts = {key: tree[key] for key in ("label", "change", "effect", "place") if key in tree}
+    texts = {key: tree[key] for key in ("label", "change", "effect", "place", "rank") if key in tree}
     row = Row(**texts, versus=versus, arms=arms if values else (), overrides=values,
               average=tree.get("average", ""), members=tuple(tree.get("members", ())))
     check([*_wrong_names(row), *wrong_settings(values, arms)])

@@ -230,7 +230,12 @@ class HybridConfig:
                                          "test prompts are read; all others are explored",
                            before="bits8_soup")
     soup_coefficients: list[float] = setting(
-        [0., .25, .5, .75, 1.], "shares of QLoRA's update that the soup tries", low=0, high=1, empty=False)
+        [0., .25, .5, .75, 1.], "shares of QLoRA's update that the plain soup tries", low=0, high=1,
+        empty=False)
+    soup_tries: int = setting(40, "choices of weights that an average of members tries, at most", low=1,
+                              before=40)
+    member_epochs: float = setting(0., "passes over the training records of members that are trained for a "
+                                       "mix; 0 is training.epochs", low=0, before=0.)
     bridge_directions: str = setting(
         "sketched", "the bridge's directions: the gradient's strongest, sketched at every refresh; random ones "
                     "at every refresh; or sketched once, at the first",

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "averages": [
         "Adapters", "COUNTED", "Effective", "PEAKS", "WholeModels", "best_of", "combine", "cosines",
         "cost_of", "disagreement", "effective", "factors", "greedy_soup", "inner_products", "load_average",
-        "members_table", "mixed_gain", "plain_weights", "search_weights", "write_soup"
+        "members_table", "mixed_gain", "on_one_base", "plain_weights", "search_weights", "write_soup"
     ],
     "bridge": [
         "BridgeLinear", "DAMPING", "DIRECTIONS", "EXTRA", "Fold", "Looked", "ROUNDING", "Sketch",
@@ -44,7 +44,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "validation_answers"
     ],
     "sequential": [
-        "ORDERS", "SHARE", "build_sequence", "cost_of", "losses_of_arms", "merged", "part_of", "result_of",
+        "ORDERS", "SHARE", "build_sequence", "losses_of_arms", "merged", "part_of", "result_of",
         "with_update"
     ],
     "trained_bridge": [

@@ -7,11 +7,18 @@ __all__ = ['SECOND_METHOD', 'TRAINS', 'SOUP', 'soup_members', 'member_overrides'
            'load_eight_bit_soup']
 
 # %% ../../nbs/07c_eight_bit_soup.ipynb #c7c00003
-from ..core import GemmaPeftError, Run
+from gemma_peft.training import (
+    alone,
+    changed,
+    child_run,
+    free_memory,
+    row_settings,
+    train_once,
+)
+
+from ..core import Run
 from .ensembles import build_average, load_average_of
-from .members import find_member
 from .mixes import MIXES, Mix
-from ..training import alone, child_run, free_memory, row_settings, trained
 
 # %% ../../nbs/07c_eight_bit_soup.ipynb #c7c00006
 SECOND_METHOD = "galore_int8"      # the row that joins two seeds of `bits8`
@@ -28,7 +35,10 @@ def member_overrides(
 ) -> dict:         # dotted names to values
     "What a member does otherwise than the run: what its row of the ladder does, and its seed."
     row, _, seed = name.partition("@")
-    return row_settings(row) | ({"seed": int(seed)} if seed else {})
+    epochs = run.config.hybrid.member_epochs
+    own = row_settings(row) | ({"seed": int(seed)} if seed else {})
+    _, own = changed(run, f"ladder/{name}", own)             # a rate that was searched for the row, say
+    return own | ({"training.epochs": epochs} if epochs else {})
 
 # %% ../../nbs/07c_eight_bit_soup.ipynb #c7c00010
 def train_member(run: Run, name: str):
@@ -37,13 +47,13 @@ def train_member(run: Run, name: str):
     child = child_run(run, f"{SOUP}/members/{name}", member_overrides(run, name))
     with alone(child, TRAINS[row]):
         print(f"bits8_soup: member {name}", flush=True)
-        trained(child, TRAINS[row])
+        train_once(child, TRAINS[row])
     free_memory()
 
 def build_eight_bit_soup(
     run: Run,
 ) -> dict:     # metrics
-    "Train the members one after the other, choose their weights on the validation slice, and write one model."
+    "Train the members one after the other, choose their weights by validation, and write one model."
     names = soup_members(run)
     for name in names: train_member(run, name)
     return build_average(run, run, "bits8_soup", f"{SOUP}/final", "soup", names)
@@ -52,4 +62,5 @@ def load_eight_bit_soup(run: Run):
     "The soup: one adapter on the int8 base, or a whole model."
     return load_average_of(run, run, f"{SOUP}/final")
 
-MIXES["bits8_soup"] = Mix("8-bit soup", build_eight_bit_soup, needs=(), load=load_eight_bit_soup, colour="#332288")
+MIXES["bits8_soup"] = Mix("8-bit soup", build_eight_bit_soup, needs=(), load=load_eight_bit_soup,
+                          colour="#332288")

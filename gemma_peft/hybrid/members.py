@@ -35,7 +35,7 @@ from ..eval import ARMS
 
 # %% ../../nbs/07i_members.ipynb #a7a00017
 def toy_members() -> Run:
-    "A toy run with both arms, and for the seeds 1 and 2 noisy copies of them."
+    "A toy run with both arms, and for the seeds 1, 2 and 3 noisy copies of them."
     import torch
     from safetensors.torch import load_file, save_file
     run = toy_run({
@@ -47,7 +47,7 @@ def toy_members() -> Run:
     for split, part in dict(train=rows[:24], validation=rows[24:33], test=rows[33:]).items():
         run.write_json(f"data/processed/{split}_processed.json", part)
     for arm in ARMS: quietly(trained, run, arm)
-    for seed in (1, 2):
+    for seed in (1, 2, 3):
         child = child_run(run, f"seeds/{seed}", {"seed": seed})
         new = torch.Generator().manual_seed(seed)
         for arm, part, noise in (("qlora", "lora_B", .012), ("galore", "proj", .006)):
@@ -122,13 +122,14 @@ def _weights_in(folder: Path, row: str) -> list[Path]:
 
 def find_member(run: Run, name: str) -> Member | str:     # a sentence where there is none
     "A member by its name."
-    folders = [(where, f) for where in member_folders(run, name) for f in _weights_in(where, name.split("@")[0])]
+    row = name.partition("@")[0]
+    folders = [(where, f) for where in member_folders(run, name) for f in _weights_in(where, row)]
     if folders:
         where, folder = folders[0]
         own = run if where == run.path else Run.load(where)
         if own is not run: own.parent = run
         return Member(name, own, folder)
-    row, known = name.partition("@")[0], (*ARMS, *LADDER)
+    known = (*ARMS, *LADDER)
     first = member_folders(run, name)[0]
     if row in known or first.exists():
         return f"member {name} is missing in {first}. Make it first: {how_to_make(run, name)}"
@@ -160,7 +161,8 @@ def misfit(first: Member, other: Member) -> str:     # empty where they fit
     shapes = [matrix_shapes(m.folder) for m in (first, other)]
     differ = sorted(k for k in shapes[0].keys() & shapes[1].keys() if shapes[0][k] != shapes[1][k])
     if not differ and shapes[0].keys() & shapes[1].keys(): return ""
-    which = f"{differ[0]} is {shapes[1][differ[0]]} and not {shapes[0][differ[0]]}" if differ else "no name agrees"
+    which = "no name agrees"
+    if differ: which = f"{differ[0]} is {shapes[1][differ[0]]} and not {shapes[0][differ[0]]}"
     return f"{other.name} has other matrices than {first.name}: {which}"
 
 # %% ../../nbs/07i_members.ipynb #a7a00028

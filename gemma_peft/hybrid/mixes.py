@@ -28,11 +28,11 @@ from gemma_peft.core import (
 
 from ..eval import ARMS, drop_parts, evaluate_model, results_file, where_it_fits
 from ..galore import save_model
+from ..qlora import lora_update
+from ..training import free_memory, load_base, load_model, mean_loss, reference_loss
 from .averages import cost_of
 from .ensembles import load_ensemble, write_recipe
 from .members import member_folders
-from ..qlora import lora_update
-from ..training import free_memory, load_base, load_model, mean_loss, reference_loss
 
 # %% ../../nbs/07_hybrid.ipynb #2b80575e
 def mix(
@@ -152,7 +152,8 @@ def build_ensemble(
     members = [dict(name=a, path=f"models/{a}/final", weight=w, validation_loss=costs["controls"][a])
                for a, w in zip(ARMS, shares)]
     gain = round(min(costs["controls"].values()) - loss, 6)
-    return dict(method="ensemble", average="ensemble", members=members, validation_loss=round(loss, 6), gain=gain,
+    return dict(method="ensemble", average="ensemble", members=members,
+                validation_loss=round(loss, 6), gain=gain,
                 total_parameters=sum(p.numel() for m in ensemble.models for p in m.parameters()),
                 inference_models=len(members), build_seconds=round(time.perf_counter() - started, 2),
                 **costs)
@@ -251,16 +252,16 @@ def method_or_seed(
     table: list[dict],    # what `second_member_table` gives
 ) -> list[str]:
     "Whether a second method gained more than a second seed, in a sentence for soups and for ensembles."
+    def best(kind, second):
+        gains = [r["gain"] for r in table if (r["kind"], r["count"], r["second"]) == (kind, 2, second)]
+        return max(gains, default=None)
     sentences = []
-    for kind in ("soup", "ensemble"):
-        pairs = [r for r in table if r["kind"] == kind and r["count"] == 2]
-        best = {second: max((r for r in pairs if r["second"] == second), key=lambda r: r["gain"], default=None)
-                for second in ("another seed", "another method")}
-        if None in best.values(): continue
-        seed, method = (best[s]["gain"] for s in ("another seed", "another method"))
-        sentences.append(f"As a{'n' * (kind == 'ensemble')} {kind}, a second seed gains {seed:.4f} nats a token on the "
-                         f"validation slice and a second method {method:.4f}: the "
-                         f"{'seed' if seed >= method else 'method'} is worth more.")
+    for kind, article in (("soup", "a"), ("ensemble", "an")):
+        seed, method = (best(kind, f"another {second}") for second in ("seed", "method"))
+        if None in (seed, method): continue
+        better = "seed" if seed >= method else "method"
+        sentences.append(f"As {article} {kind}, a second seed gains {seed:.4f} nats a token on the "
+                         f"validation slice and a second method {method:.4f}: the {better} is worth more.")
     return sentences
 
 # %% ../../nbs/07_hybrid.ipynb #640d5a3c

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BELOW', 'BELOW_FROM', 'quietly', 'printed_by', 'mirror', 'ChildRun', 'changed', 'child_run', 'once', 'alone',
-           'dotted', 'row_settings', 'take_over', 'trained']
+           'dotted', 'row_settings', 'take_over', 'train_once', 'trained']
 
 # %% ../../nbs/03m_nested_runs.ipynb #3d0c1103
 import contextlib
@@ -21,7 +21,6 @@ from pathlib import Path
 
 from gemma_peft.core import (
     Config,
-    GemmaPeftError,
     Run,
     get,
     locked,
@@ -164,8 +163,12 @@ def take_over(run: Run, arm: str) -> str:    # the folder of the other run; empt
         return folder.relative_to(run.parent.path).as_posix()
     return ""
 
-def trained(run: Run, arm: str):    # qlora or galore
-    "The model of an arm, trained first where it is not there."
+def train_once(run: Run, arm: str):    # qlora or galore
+    "Train an arm, unless that was done, here or in a twin of the run."
     if not run.done(arm) and (other := take_over(run, arm)): print(f"{arm}: trained in {other}", flush=True)
     stage_function(arm)(run)
+
+def trained(run: Run, arm: str):
+    "The model of an arm, trained first where it is not there."
+    train_once(run, arm)
     return load_model(run, arm)
