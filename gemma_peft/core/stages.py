@@ -98,7 +98,7 @@ STAGES |= {
         ("results/metrics/*.json", "results/predictions/*.jsonl", "seeds/*/results/metrics/*.json",
          "ladder/*/results/metrics/*.json"),
         ("results/metrics/comparison_table.csv", "results/plots/", "results/examples/",
-         "results/summary_report.txt")),
+         "results/families.json", "results/summary_report.txt")),
 }
 
 # %% ../../nbs/00f_stages.ipynb #c0de0016

@@ -22,6 +22,10 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "reference_optimizer", "same_shape", "seconds", "step_cases", "synchronise", "trial_run",
         "weights_and_gradients"
     ],
+    "group_keys": [
+        "CHOICES", "DEFAULTS", "FIRST_STRUCTURE", "KEYS", "Key", "STRUCTURE", "group_problems", "opposed",
+        "parameter_problems"
+    ],
     "int8_weights": [
         "Int8Bucket", "NOISE", "ROWS_AT_ONCE", "TrainedInt8", "TrainedProduct", "int8_codes", "int8_model",
         "row_scales", "whole_model"
@@ -42,9 +46,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "GROWTH", "limited", "lost_momentum", "scaled_outside"
     ],
     "parameter_groups": [
-        "BUCKETS", "Bucket", "CHOICES", "CHUNK", "DEFAULTS", "FIRST_STRUCTURE", "KEYS", "Key",
-        "LARGE_CHUNK", "STRUCTURE", "bucket_class", "chunks", "group_problems", "opposed",
-        "parameter_problems"
+        "BUCKETS", "Bucket", "CHUNK", "LARGE_CHUNK", "bucket_class", "chunks"
     ],
     "precision": [
         "BLOCK_4BIT", "BLOCK_8BIT", "ROUNDINGS", "Stored", "Stored4bit", "Stored8bit", "round_weights",

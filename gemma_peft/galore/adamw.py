@@ -12,18 +12,8 @@ import weakref
 
 import torch
 
-from gemma_peft.galore.parameter_groups import (
-    CHUNK,
-    DEFAULTS,
-    FIRST_STRUCTURE,
-    KEYS,
-    LARGE_CHUNK,
-    STRUCTURE,
-    Bucket,
-    bucket_class,
-    chunks,
-    group_problems,
-)
+from .group_keys import DEFAULTS, FIRST_STRUCTURE, KEYS, STRUCTURE, group_problems
+from .parameter_groups import CHUNK, LARGE_CHUNK, Bucket, bucket_class, chunks
 
 from ..core import patch_to
 from ..training import OPTIMISERS
@@ -36,7 +26,8 @@ HOST_CHUNK = 2**20     # numbers stepped at once where gradients wait in the com
 def whole_gradient_problems(group: dict, layerwise: str) -> list[str]:
     "Which keys of a group need the whole gradient of a step, where the backward pass keeps none."
     if not group["rank"] or layerwise not in ("projected", "backward"): return []
-    needs = [f"{name} = {group[name]!r}" for name in ("outside", "full_share") if group[name] != DEFAULTS[name]]
+    changed = [name for name in ("outside", "full_share") if group[name] != DEFAULTS[name]]
+    needs = [f"{name} = {group[name]!r}" for name in changed]
     return [f"{need} needs the whole gradient of a step, but layerwise = {layerwise!r} keeps none; use "
             "layerwise = 'off'" for need in needs]
 
@@ -159,13 +150,14 @@ def step(self, closure=None):
     if self.layerwise != "off": self._finish_gradients()
     def ready(b): return b.runs([i for i, p in enumerate(b.params) if p.grad is not None and p.numel()])
     work = [(b, s) for b in self.buckets() for s in ready(b)]
-    due = [(b, s) for b, s in work if b.sides and b.due(s.start)]
+    due = [(b, part) for b, s in work if b.sides
+           for part in b.runs([i for i in range(s.start, s.stop) if b.due(i)])]
     self._check([p.grad for b, s in due for p in b.params[s]], "nothing was changed")
     for b, s in due:
         for c in chunks(s, math.prod(b.shape), LARGE_CHUNK): b.refresh(c, b.gradients(c))
-    for b in self.buckets():
-        b.draw([i for bucket, s in due if bucket is b for i in range(s.start, s.stop)])
-    for b, s in [(b, s) for b in self.buckets() for s in ready(b)]:
+    for b in self.buckets(): b.draw([i for other, s in due if other is b for i in range(s.start, s.stop)])
+    work = [(b, s) for b in self.buckets() for s in ready(b)]          # those trained whole by themselves
+    for b, s in work:
         at_once = LARGE_CHUNK if b.adam_in_kernel() and s.start not in b.whole else CHUNK
         for c in chunks(s, b.copied(s.start), at_once): b.advance(c)
     for b in self.buckets():                          # what a backward pass left in `low`

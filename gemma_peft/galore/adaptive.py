@@ -14,7 +14,7 @@ from .low_rank import project
 def strongest_first(
     g,             # gradients, (n, rows, cols)
     bases: dict,   # side -> orthonormal columns, (n, rows or cols, rank)
-) -> tuple:        # the bases, strongest directions first; energy of each direction, (n, rank), on the first side
+) -> tuple:        # the bases, strongest directions first; energy of each direction, (n, rank)
     "The same subspaces with their directions in order of the gradient's energy."
     ordered, energies = {}, None
     for side, basis in bases.items():

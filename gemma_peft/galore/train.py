@@ -62,8 +62,8 @@ def galore_groups(
         f"galore.rank = {g.rank} exceeds the shorter side of {small} matrices (at least {min(sides)}); "
         "plain AdamW trains those")
     large = {n for n, p in named.items() if n in linear and min(p.shape) >= g.rank}
-    keys = ("rank", "update_proj_gap", "scale", "proj_type", "moments", "outside", "full_share", "rank_energy",
-            "gap_similarity")
+    keys = ("rank", "update_proj_gap", "scale", "proj_type", "moments", "outside", "full_share",
+            "rank_energy", "gap_similarity")
     projected = dict(params=[p for n, p in named.items() if n in large]) | {k: getattr(g, k) for k in keys}
     rest = [p for n, p in named.items() if n not in large]
     return [projected] + ([dict(params=rest)] if rest else [])

@@ -44,13 +44,12 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "validation_answers"
     ],
     "sequential": [
-        "ORDERS", "SHARE", "build_sequence", "cost_of", "losses_of_arms", "merged", "part_of", "result_of",
+        "ORDERS", "SHARE", "build_sequence", "losses_of_arms", "merged", "part_of", "result_of",
         "with_update"
     ],
     "trained_bridge": [
-        "Bridge", "FIRST_LOOKS", "FOLDER", "PARTS", "as_adapter", "bridge_base", "bridge_layers",
-        "bridge_start", "bridge_static", "build_bridge", "check_bridge", "compress_bridge", "input_moments",
-        "kept_rank", "load_bridge", "make_bridge", "parts_of", "save_parts", "train_bridge", "watch_bridge",
-        "with_adapter", "with_settings"
+        "BASE", "Bridge", "FIRST_LOOKS", "FOLDER", "PARTS", "as_adapter", "bridge_base", "bridge_layers",
+        "bridge_start", "bridge_static", "build_bridge", "compress_bridge", "input_moments", "kept_rank",
+        "load_bridge", "make_bridge", "parts_of", "train_bridge", "watch_bridge", "with_adapter"
     ],
 })

@@ -6,21 +6,22 @@ from lazy_loader import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "allocation": [
-        "DEPENDS", "KEPT", "Listener", "Option", "ROWS", "Sensitivity", "TRAINING_ROWS", "allocate",
-        "allocated_formats", "allocation_lines", "calibration_part", "kept_allocation", "make_allocation",
-        "options_of", "plot_allocation", "purchases", "rounded_to", "sensitivities", "steps_up"
+        "DEPENDS", "KEPT", "LAYOUT_WHAT", "Listener", "Option", "ROWS", "Sensitivity", "TRAINING_ROWS",
+        "allocate", "allocated_formats", "allocation_lines", "calibration_part", "greedy",
+        "kept_allocation", "layout_losses", "make_allocation", "margins", "options_of", "plot_allocation",
+        "purchases", "rounded_to", "run_options", "sensitivities", "steps_up"
     ],
     "bits": [
         "BLOCK", "CHUNK", "EMBEDDING_LAYOUTS", "EMBEDDING_WHAT", "LAYOUTS", "Layout", "QuantisedEmbedding",
-        "QuantisedHead", "QuantisedRows", "embedding_losses", "layout_of", "likeliest_tokens",
-        "measure_embedding", "quantise_embedding"
+        "QuantisedHead", "QuantisedRows", "embedding_losses", "held_out", "layout_of", "likeliest_tokens",
+        "measure_bases", "measure_embedding", "quantise_embedding"
     ],
     "calibrated_start": [
         "CORRECTION", "DAMPING", "SHARING", "STORED", "add_correction", "attach_correction", "balanced",
-        "base_shape", "begin_with", "calibrated_start", "calibration_rows", "check_rank", "correction_of",
-        "full_weights", "join_saved_adapter", "joined", "kept_tensors", "layer_prefix",
-        "low_rank_correction", "mending_pairs", "metric_error", "moments_by_layer", "only_layer",
-        "second_moments", "stored_weight", "summed_moments"
+        "base_shape", "begin_with", "calibration_rows", "check_rank", "correction_of", "full_weights",
+        "join_saved_adapter", "joined", "kept_tensors", "layer_prefix", "low_rank_correction",
+        "mending_pairs", "metric_error", "moments_by_layer", "only_layer", "second_moments",
+        "start_calibrated", "stored_weight", "summed_moments"
     ],
     "int8": [
         "Int8Linear", "Int8Product", "dequantise_int8", "expand_linears", "format_of", "quantise_int8",

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'LAYOUTS', 'EMBEDDING_LAYOUTS', 'CHUNK', 'EMBEDDING_WHAT', 'Layout', 'layout_of', 'QuantisedRows',
-           'QuantisedEmbedding', 'QuantisedHead', 'quantise_embedding', 'likeliest_tokens', 'measure_embedding',
-           'embedding_losses']
+           'QuantisedEmbedding', 'QuantisedHead', 'quantise_embedding', 'likeliest_tokens', 'measure_bases',
+           'measure_embedding', 'held_out', 'embedding_losses']
 
 # %% ../../nbs/04a_bits.ipynb #0479d957
 from collections.abc import Callable
@@ -201,32 +201,44 @@ def likeliest_tokens(
     return torch.cat(tokens)
 
 # %% ../../nbs/04a_bits.ipynb #40197cbc
-def measure_embedding(
+def measure_bases(
     run: Run,
-    rows: list[dict],              # held-out rows
-    bits=(16, 8, 4),
-) -> list[dict]:                   # embedding_bits, loss, loss_in_rows, same_token
-    "The 4-bit base's loss and likeliest tokens with its embedding in fewer bits."
+    rows: list[dict],      # held-out rows
+    cases: dict,           # case -> what `load_base` takes, such as dict(quantised=True, layout="bits8")
+) -> list[dict]:           # case, loss, loss_in_rows, same_token: as the first case has it
+    "The untrained base's loss and likeliest tokens, kept in several ways."
     measured, first, pad = [], None, load_tokenizer(run).pad_token_id
-    for b in bits:
-        model = load_base(run, quantised=True, embedding_bits=b)
+    for case, how in cases.items():
+        model = load_base(run, **how)
         pairs, tokens = reference_loss(model, rows, pad), likeliest_tokens(model, rows, pad)
         first = tokens if first is None else first
         same = (tokens == first).float().mean().item()
-        measured.append(dict(embedding_bits=b, loss=round(mean_loss(pairs), 5),
+        measured.append(dict(case=case, loss=round(mean_loss(pairs), 5),
                              loss_in_rows=[round(s / n, 5) for s, n in pairs], same_token=round(same, 5)))
         del model
         free_memory()
     return measured
 
+def measure_embedding(
+    run: Run,
+    rows: list[dict],              # held-out rows
+    bits=(16, 8, 4),
+) -> list[dict]:                   # embedding_bits, loss, loss_in_rows, same_token
+    "The same for the 4-bit base with its embedding in fewer bits."
+    cases = {b: dict(quantised=True, layout="nf4", embedding_bits=b) for b in bits}
+    return [dict(embedding_bits=m.pop("case")) | m for m in measure_bases(run, rows, cases)]
+
 # %% ../../nbs/04a_bits.ipynb #f6ec67fc
 EMBEDDING_WHAT = ("The loss of the 4-bit base on held-out rows of a run before any training, and how often "
                   "its likeliest token stays, with the embedding in 16, 8 and 4 bits")
+
+def held_out(run: Run) -> list[dict]:
+    "The validation and test rows of a run."
+    parts = (run.read_json(f"data/processed/{part}_processed.json") for part in ("validation", "test"))
+    return [row for part in parts for row in part]
 
 def embedding_losses(
     run: Run,       # with data/processed of a finished templating stage
 ) -> list[dict]:    # as of `measure_embedding`, each with its case
     "Rows for benchmarks/embedding_bits.json: validation and test rows of a run."
-    parts = (run.read_json(f"data/processed/{part}_processed.json") for part in ("validation", "test"))
-    rows = [row for part in parts for row in part]
-    return [dict(case=f"embedding_{m['embedding_bits']}") | m for m in measure_embedding(run, rows)]
+    return [dict(case=f"embedding_{m['embedding_bits']}") | m for m in measure_embedding(run, held_out(run))]

@@ -6,7 +6,7 @@
 __all__ = ['DAMPING', 'SHARING', 'STORED', 'CORRECTION', 'low_rank_correction', 'metric_error', 'calibration_rows', 'only_layer',
            'summed_moments', 'layer_prefix', 'moments_by_layer', 'second_moments', 'full_weights', 'stored_weight',
            'mending_pairs', 'base_shape', 'check_rank', 'attach_correction', 'kept_tensors', 'add_correction',
-           'correction_of', 'joined', 'join_saved_adapter', 'balanced', 'begin_with', 'calibrated_start']
+           'correction_of', 'joined', 'join_saved_adapter', 'balanced', 'begin_with', 'start_calibrated']
 
 # %% ../../nbs/04e_calibrated_start.ipynb #e48bec32
 import hashlib
@@ -360,7 +360,7 @@ def begin_with(
             weight = layer.lora_B["default"].weight
             weight.zero_()[:, :b.shape[1]] = b.to(weight)
 
-def calibrated_start(
+def start_calibrated(
     run: Run,
     model,               # the run's quantised base
     rows: list[dict],    # training rows

@@ -21,8 +21,6 @@ from gemma_peft.core import (
     subplots,
     text_config,
 )
-from .calibrated_start import join_saved_adapter
-from .other_starts import Start, lora_start, read_mending, save_mending
 from gemma_peft.training import (
     fit,
     free_memory,
@@ -33,6 +31,9 @@ from gemma_peft.training import (
     quantiser,
     validation_loss,
 )
+
+from .calibrated_start import join_saved_adapter
+from .other_starts import Start, lora_start, read_mending, save_mending
 
 # %% ../../nbs/04_qlora.ipynb #58fe7206
 # the matrices of a decoder layer

@@ -9,28 +9,28 @@ __all__ = ['EVA_TOKENS', 'HEAD_BLOCK', 'AT_ONCE', 'LINE_ROWS', 'FIRST_STEP', 'ST
            'read_mending']
 
 # %% ../../nbs/04f_other_starts.ipynb #bf9c8e40
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from ..core import GemmaPeftError, Run, base_formats, decoder, linear_layers, load_tokenizer
 from gemma_peft.qlora.calibrated_start import (
     STORED,
-    balanced,
     base_shape,
     begin_with,
-    calibrated_start,
     calibration_rows,
     check_rank,
     correction_of,
     full_weights,
     kept_tensors,
     layer_prefix,
+    start_calibrated,
     stored_weight,
 )
+
+from ..core import GemmaPeftError, Run, decoder, linear_layers, load_tokenizer
 from ..training import Head, bare, free_memory, load_base, matrices, mean_loss, reference_loss
 
 # %% ../../nbs/04f_other_starts.ipynb #7fe4e1c1
@@ -79,6 +79,7 @@ def eva_batches(
             attention_mask=torch.tensor([padded([1] * len(ids), width, 0) for ids in group])))
     return batches
 
+# %% ../../nbs/04f_other_starts.ipynb #c09e250d
 EVA_TOKENS = 512     # of a batch, where its rank needs no more
 
 def eva_start(
@@ -100,7 +101,7 @@ def eva_start(
     starts = {name: (zero(name), directions.float().cpu()) for name, directions in found.items()}
     return starts, dict(batches=len(batches))
 
-# %% ../../nbs/04f_other_starts.ipynb #17d1f98b
+# %% ../../nbs/04f_other_starts.ipynb #b9679eef
 @contextmanager
 def watched_gradients(
     model,           # a base without adapters
@@ -143,7 +144,7 @@ def first_gradients(
             head(hidden, target, torch.full(target.shape, 1 / counted, device=target.device)).backward()
     return sums
 
-# %% ../../nbs/04f_other_starts.ipynb #1a05841c
+# %% ../../nbs/04f_other_starts.ipynb #2ca4a773
 AT_ONCE = 2**28              # numbers of gradients that are held together
 
 def groups_of_layers(
@@ -159,7 +160,7 @@ def groups_of_layers(
         else: groups.append(own)
     return groups
 
-# %% ../../nbs/04f_other_starts.ipynb #2ca4a773
+# %% ../../nbs/04f_other_starts.ipynb #2a8e777a
 @contextmanager
 def moved(
     model,           # a base without adapters
@@ -191,7 +192,7 @@ def along_the_line(
         if not tried[-1][1] <= tried[-2][1]: break
     return tried
 
-# %% ../../nbs/04f_other_starts.ipynb #310d50d0
+# %% ../../nbs/04f_other_starts.ipynb #bb8cd928
 LINE_ROWS = 64               # calibration rows whose loss chooses the step
 FIRST_STEP = 1e-5            # of the line: this share of the weights' norm
 
@@ -219,7 +220,7 @@ def lora_one_start(
     starts = {name: ((u * root).cpu(), (v * root).cpu()) for name, (u, v) in pairs.items()}
     return starts, dict(step=step, loss_before=round(tried[0][1], 5), loss_after=round(loss, 5))
 
-# %% ../../nbs/04f_other_starts.ipynb #bb8cd928
+# %% ../../nbs/04f_other_starts.ipynb #83d5a9f0
 def check_start(run: Run):
     "Raises GemmaPeftError where a start or a correction cannot be made of a run's base."
     q, kinds = run.config.qlora, ("calibrated", "lora_one")
@@ -230,8 +231,8 @@ def check_start(run: Run):
         f"qlora.r = {q.r} asks eva for more directions than the {narrowest} of the narrowest input. "
         f"Use `--set qlora.r={narrowest}` or less")
 
-# %% ../../nbs/04f_other_starts.ipynb #ff8da127
-STARTS = dict(calibrated=calibrated_start, loftq=loftq_start, eva=eva_start, lora_one=lora_one_start)
+# %% ../../nbs/04f_other_starts.ipynb #1c65ec4a
+STARTS = dict(calibrated=start_calibrated, loftq=loftq_start, eva=eva_start, lora_one=lora_one_start)
 MENDS = ("calibrated", "loftq")                  # starts that only undo what quantising did
 START = "models/qlora/start"                     # in a run; with .safetensors behind it
 OF_A_START = (*STORED, "qlora.r", "qlora.lora_alpha", "qlora.init_lora_weights")
@@ -267,7 +268,7 @@ def lora_start(
     scale, mending = q.lora_alpha / q.r, starts if kind in MENDS else {}
     return Start(starts, figures, {n: (scale * b, a) for n, (b, a) in mending.items()})
 
-# %% ../../nbs/04f_other_starts.ipynb #85d74886
+# %% ../../nbs/04f_other_starts.ipynb #85dc7000
 MENDING = "mending.safetensors"                  # beside an adapter: the part of it that only mends the base
 
 def save_mending(

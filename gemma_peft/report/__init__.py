@@ -78,6 +78,6 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "verdict": [
         "EXPLORED", "FAMILIES_NOTE", "FAMILY_HEADS", "families_table", "general_text", "least_peak",
-        "primary_findings", "readable_families", "seconds_table", "seen_findings"
+        "primary_findings", "readable_families", "seconds_findings", "seconds_table", "seen_findings"
     ],
 })

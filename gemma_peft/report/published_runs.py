@@ -154,8 +154,9 @@ def mixes_of(result: dict) -> list[str]:      # what `published` gives of a run
 
 def seen_answer(f: dict) -> list[str]:      # figures.json
     "What the prompts and seeds of a published run could show; empty where its version did not say."
+    if not f.get("resolution"): return []
     prompts = f["scores"]["base"]["overall"].get("n", 0)
-    text = can_be_seen(f.get("resolution", []), prompts, TESTED)
+    text = can_be_seen(f["resolution"], prompts, TESTED)
     return [text] if text else []
 
 def primary_answer(f: dict) -> list[str]:      # figures.json

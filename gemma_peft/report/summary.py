@@ -7,6 +7,14 @@ __all__ = ['HEADS', 'SECOND', 'HEADING', 'HOW_TESTED', 'HOW_MEASURED', 'setting_
            'make_report']
 
 # %% ../../nbs/09_report.ipynb #91aaee22
+from gemma_peft.report.verdict import (
+    FAMILIES_NOTE,
+    families_table,
+    readable_families,
+    seconds_findings,
+    seconds_table,
+)
+
 from ..core import GemmaPeftError, Run, listed, public, stage, stage_state, text_table
 from ..eval import results_file
 from .examples import choose_examples, examples_markdown
@@ -15,7 +23,6 @@ from .publishing import trained_with
 from .reading import label, scored
 from .sentences import findings
 from .tables import comparison_table, legend, readable, table_csv
-from .verdict import FAMILIES_NOTE, families_table, readable_families, seconds_table
 
 # %% ../../nbs/09_report.ipynb #43700626
 def _machine(hardware: dict | None) -> str:
@@ -75,7 +82,9 @@ def summary_text(run: Run) -> str:
     families = families_table(run)
     parts = [HEADING, "=" * 54, *setting_lines(run), "", text_table(readable(rows)), "", *legend(rows), "",
              "Every model", "-----------", text_table(readable_families(families)), "", FAMILIES_NOTE, ""]
-    if second := seconds_table(run): parts += [SECOND, "-" * len(SECOND), text_table(second), ""]
+    if second := seconds_table(run):
+        lines = [f"- {line}" for line in seconds_findings(run)]
+        parts += [SECOND, "-" * len(SECOND), text_table(second), *lines, ""]
     for heading, lines in findings(run).items():
         parts += [heading, "-" * len(heading), *(l if l.startswith(" ") else f"- {l}" for l in lines), ""]
     parts += ["Definitions", "-----------", *_definition_lines(run)]
@@ -107,7 +116,7 @@ def make_report(
     check_inputs(run)
     rows = comparison_table(run)
     run.write_text("results/metrics/comparison_table.csv", table_csv(rows))
-    run.write_json("results/metrics/families.json", dict(rows=families_table(run), definitions=FAMILIES_NOTE))
+    run.write_json("results/families.json", dict(rows=families_table(run), definitions=FAMILIES_NOTE))
     save_plots(run)
     examples = choose_examples(run)
     run.write_json("results/examples/examples.json", examples)

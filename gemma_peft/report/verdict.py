@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXPLORED', 'FAMILY_HEADS', 'FAMILIES_NOTE', 'primary_findings', 'seen_findings', 'least_peak', 'general_text',
-           'families_table', 'readable_families', 'seconds_table']
+           'families_table', 'readable_families', 'seconds_table', 'seconds_findings']
 
 # %% ../../nbs/09n_verdict.ipynb #ff203c7b
 import json
@@ -26,7 +26,7 @@ from gemma_peft.report.reading import (
 from ..controls import MEASURES, ROWS, asked_rows, row_and_arm, row_folder, seeded_rows
 from ..core import GemmaPeftError, Run, duration, listed
 from ..eval import ARMS, PARTS_OF_BLEU
-from ..hybrid import all_mixes
+from ..hybrid import all_mixes, method_or_seed, second_member_table
 from ..training import ledger
 from .claims import claim, mean_over_seeds, noise_floor
 
@@ -125,9 +125,10 @@ def families_table(
     return sorted(known, key=lambda r: r.get("reference_loss", float("inf")))
 
 # %% ../../nbs/09n_verdict.ipynb #6bc961a1
-FAMILY_HEADS = dict(reference_loss=("Loss", ".4f"), bleu4=("BLEU-4", ".4f"), rouge_l=("ROUGE-L", ".4f"),
-             brevity_penalty=("BP", ".3f"), precision=("Precision", ".3f"), text_loss=("General text", ".4f"),
-             least_peak_gib=("Least GiB", ".2f"), peak_memory_gib=("Peak GiB", ".2f"))
+FAMILY_HEADS = dict(
+    reference_loss=("Loss", ".4f"), bleu4=("BLEU-4", ".4f"), rouge_l=("ROUGE-L", ".4f"),
+    brevity_penalty=("BP", ".3f"), precision=("Precision", ".3f"), text_loss=("General text", ".4f"),
+    least_peak_gib=("Least GiB", ".2f"), peak_memory_gib=("Peak GiB", ".2f"))
 
 def readable_families(
     rows: list[dict],    # what `families_table` gives, or what was published of it
@@ -144,8 +145,9 @@ def readable_families(
         seeds = f" ({r['seeds']} seeds)" if r.get("seeds", 1) > 1 else ""
         named = ", named before" if r.get("role") == "primary" else ""
         took = duration(r["train_seconds"]) if r.get("train_seconds") else "-"
-        return {"Model": name_of(r["model"]) + seeds + named, **{FAMILY_HEADS[k][0]: cell(r, k) for k in there},
-                "Training": took, "Models in use": str(r.get("inference_models", 1))}
+        figures = {FAMILY_HEADS[k][0]: cell(r, k) for k in there}
+        return {"Model": name_of(r["model"]) + seeds + named, **figures, "Training": took,
+                "Models in use": str(r.get("inference_models", 1))}
     return [row(r) for r in rows]
 
 FAMILIES_NOTE = (
@@ -154,8 +156,16 @@ FAMILIES_NOTE = (
     "model is made of. Models in use: how many answer together.")
 
 # %% ../../nbs/09n_verdict.ipynb #9e0e0002
-def seconds_table(run: Run) -> list[dict]:      # as text, a row a pair; empty where nothing is known
+def seconds_table(run: Run) -> list[dict]:      # as text, an average a row; empty where none was made
     "Averages of two methods beside averages of two seeds of one."
-    import gemma_peft.hybrid as chapter
-    made = getattr(chapter, "second_member_table", None)
-    return made(run) if made else []
+    def cell(v):
+        if v is None: return "-"
+        if isinstance(v, float): return f"{v:.4f}"
+        return listed(map(str, v)) if isinstance(v, (list, tuple)) else str(v)
+    rows = second_member_table(run)
+    heads = list(dict.fromkeys(k for r in rows for k in r))
+    return [{k.replace("_", " ").capitalize(): cell(r.get(k)) for k in heads} for r in rows]
+
+def seconds_findings(run: Run) -> list[str]:
+    "Whether a second method is worth more than a second seed, in sentences; empty where not both are known."
+    return method_or_seed(second_member_table(run))

@@ -7,13 +7,13 @@ from lazy_loader import attach
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     "checkpoints": [
         "HASHED", "MATTERING", "RECORD", "checkpoints_in", "damage", "differences", "find_checkpoint",
-        "other_versions", "read_record", "seal", "set_aside"
+        "full_disk_said", "other_versions", "read_record", "seal", "set_aside"
     ],
     "loading": [
         "ON_BASE", "OPTIMISERS", "OPTIMISERS_FROM", "QUANTISERS", "QUANTISERS_FROM", "choose_attention",
         "choose_gpu", "choose_precision", "chosen_formats", "compute_settings", "four_bit_parts",
         "four_bits", "free_memory", "gpu_capability", "gpu_gib", "in_adapter_dtype", "load_base",
-        "load_folder", "load_model", "model_folders", "optimiser", "quantiser"
+        "load_folder", "load_model", "model_folders", "optimiser", "quantiser", "without_cudnn_attention"
     ],
     "losses": [
         "head_logits", "hidden_and_targets", "length_batches", "mean_loss", "reference_loss",
@@ -74,7 +74,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "COMMON", "NonFiniteLoss", "OBSERVERS_FROM", "TRAINERS", "TRAINERS_FROM", "Training",
         "check_one_process", "fit", "make_finite", "make_trainer", "make_trainer_class", "observer_of",
         "plan_training", "run_trainer", "to_dataset", "train_by_plan", "train_plainly", "trainer_for",
-        "training_arguments", "training_identity", "without_cudnn_attention"
+        "training_arguments", "training_identity"
     ],
     "validation": [
         "ANSWERED_AT_ONCE", "ANSWERED_ELSEWHERE", "ANSWERERS", "ANSWERERS_FROM", "ANSWER_TOKENS", "Best",

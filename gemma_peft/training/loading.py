@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['QUANTISERS', 'QUANTISERS_FROM', 'OPTIMISERS', 'OPTIMISERS_FROM', 'ON_BASE', 'choose_precision', 'choose_attention',
-           'choose_gpu', 'gpu_capability', 'gpu_gib', 'compute_settings', 'quantiser', 'optimiser', 'in_adapter_dtype',
-           'four_bits', 'four_bit_parts', 'chosen_formats', 'load_base', 'model_folders', 'load_folder', 'load_model',
-           'free_memory']
+           'without_cudnn_attention', 'choose_gpu', 'gpu_capability', 'gpu_gib', 'compute_settings', 'quantiser',
+           'optimiser', 'in_adapter_dtype', 'four_bits', 'four_bit_parts', 'chosen_formats', 'load_base',
+           'model_folders', 'load_folder', 'load_model', 'free_memory']
 
 # %% ../../nbs/03f_loading.ipynb #7e1f79c5
 import gc
 import json
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from importlib import import_module
 from pathlib import Path
@@ -56,6 +57,16 @@ def choose_attention(
     "The attention kernel, with its reason."
     if setting != "auto": return setting, "asked for"
     return "sdpa", "PyTorch's own kernels; they need no extra package and take Gemma's sliding window"
+
+# %% ../../nbs/03f_loading.ipynb #c0dd0002
+@contextmanager
+def without_cudnn_attention():
+    "PyTorch's attention by its other kernels: cuDNN's gives NaN gradients where a padded row sees nothing."
+    import torch
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try: yield
+    finally: torch.backends.cuda.enable_cudnn_sdp(before)
 
 # %% ../../nbs/03f_loading.ipynb #f6742248
 def choose_gpu() -> tuple[str | None, str]:    # its name, or None; and which it is, or why there is none
@@ -158,10 +169,11 @@ def four_bit_parts(run: Run, dtype, formats: dict):    # formats: of each kind o
 # %% ../../nbs/03f_loading.ipynb #5d02c7a4
 def chosen_formats(
     run: Run,
-    layout: str | None = None,           # None: the run's, or what its budget buys
+    layout: str | dict | None = None,    # formats by name; None: the run's, or what its budget buys
     embedding_bits: int | None = None,   # None: qlora.embedding_bits, where the layout does not name them
 ) -> dict:                               # embedding and matrices, or kinds of them -> bf16, int8 or nf4
     "How each part of the quantised base is kept. Raises GemmaPeftError for a layout that is none."
+    if isinstance(layout, dict): return layout
     q = run.config.qlora
     if q.budget_gib and layout is None and embedding_bits is None:
         check_budget(run.config, compute_settings(run)["dtype"])
@@ -185,7 +197,7 @@ def load_base(
     quantised: bool = False,             # kept as qlora.layout says, or as qlora.budget_gib buys
     dtype: str | None = None,            # overrides the chosen precision
     embedding_bits: int | None = None,   # overrides the bits of the embedding
-    layout: str | None = None,           # overrides qlora.layout and qlora.budget_gib
+    layout: str | dict | None = None,    # overrides qlora.layout and qlora.budget_gib; formats by name
     corrected: bool = True,              # with the correction that qlora.correction_rank asks for
     device: str | None = None,           # overrides this machine's
 ):

@@ -40,8 +40,9 @@ def qlora_static(
     adapters = (2 if small else 4) * sum(factors)
     gradients = 0 if small and mode.adapter_moments == "8bit" else adapters     # they leave the GPU
     average = 4 * sum(factors) if config.training.keep == "ema" else 0
-    return dict(weights=base_bytes(s, config, dtype, expanded=mode.dequantise), adapters=adapters,
-                gradients=gradients, states=2 * sum(map(moment, factors)) + average)
+    beside = sum(min(q.correction_rank, *shape) * sum(shape) for shape in all_matrices(s))     # a correction
+    weights = base_bytes(s, config, dtype, expanded=mode.dequantise) + BYTES[dtype] * beside
+    return dict(weights=weights, adapters=adapters, gradients=gradients, states=2 * sum(map(moment, factors)) + average)
 
 # %% ../../nbs/03c_memory.ipynb #63d84445
 def galore_sizes(

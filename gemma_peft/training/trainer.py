@@ -5,20 +5,16 @@
 # %% auto #0
 __all__ = ['COMMON', 'OBSERVERS_FROM', 'TRAINERS', 'TRAINERS_FROM', 'check_one_process', 'plan_training', 'to_dataset',
            'NonFiniteLoss', 'make_finite', 'make_trainer_class', 'training_identity', 'Training', 'training_arguments',
-           'without_cudnn_attention', 'observer_of', 'make_trainer', 'run_trainer', 'train_plainly', 'trainer_for',
-           'train_by_plan', 'fit']
+           'observer_of', 'make_trainer', 'run_trainer', 'train_plainly', 'trainer_for', 'train_by_plan', 'fit']
 
 # %% ../../nbs/03_training.ipynb #00318873
-import errno
 import hashlib
 import json
 import math
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -35,6 +31,24 @@ from gemma_peft.core import (
     stage,
     stage_settings,
 )
+
+# %% ../../nbs/03_training.ipynb #00318874
+from gemma_peft.training.checkpoints import (
+    checkpoints_in,
+    find_checkpoint,
+    full_disk_said,
+    other_versions,
+    read_record,
+    seal,
+)
+from gemma_peft.training.loading import (
+    compute_settings,
+    free_memory,
+    gpu_gib,
+    in_adapter_dtype,
+    optimiser,
+    without_cudnn_attention,
+)
 from gemma_peft.training.progress import (
     current_peak_gib,
     peaks_of,
@@ -44,8 +58,6 @@ from gemma_peft.training.progress import (
 )
 
 from ..templating import labels
-from .checkpoints import checkpoints_in, find_checkpoint, other_versions, read_record, seal
-from .loading import compute_settings, free_memory, gpu_gib, in_adapter_dtype, optimiser
 from .plan import Plan, check_prediction, make_plan, why_smaller
 
 # %% ../../nbs/03_training.ipynb #81f2e75c
@@ -118,6 +130,14 @@ def _stepping_class():
     from trl import SFTTrainer
 
     class SteppingTrainer(SFTTrainer):
+        adapter_dtype: str | None = None      # of adapters; None: there are none
+
+        def _load_from_checkpoint(self, *args, **kwargs):
+            dtype = self.adapter_dtype
+            if dtype: in_adapter_dtype(self.model, "float32")   # others are replaced by peft, not filled
+            super()._load_from_checkpoint(*args, **kwargs)
+            if dtype: in_adapter_dtype(self.model, dtype)
+
         def layerwise(self):
             "The optimiser, if it takes gradients in the backward pass."
             optimizer = getattr(self.optimizer, "optimizer", self.optimizer)             # accelerate wraps it
@@ -151,7 +171,6 @@ def make_trainer_class():
         on_progress, record = None, {}                # record: what its checkpoints say of how they were made
         seconds_before, peak_before, reserved_before = 0., 0., 0.
         peak_of_attempts = None                       # GiB of steps that were made by another plan
-        adapter_dtype: str | None = None              # of adapters; None: there are none
         observer = None                               # what measures and keeps weights on the way
 
         def elapsed(self) -> float:
@@ -174,16 +193,10 @@ def make_trainer_class():
         def adopt(self, checkpoint: Path, record: dict):
             "Bring a checkpoint into the form that this mode keeps."
 
-        def _load_from_checkpoint(self, *args, **kwargs):
-            super()._load_from_checkpoint(*args, **kwargs)
-            if self.adapter_dtype: in_adapter_dtype(self.model, self.adapter_dtype)     # peft reads fp32
-
         def _save_checkpoint(self, model, trial):
             limit, self.args.save_total_limit = self.args.save_total_limit, None     # not before the seal
-            try: super()._save_checkpoint(model, trial)
-            except RuntimeError as e:                 # torch.save does not say why it cannot write
-                if not re.search(r"PytorchStreamWriter|unexpected pos [0-9]", str(e)): raise
-                raise OSError(errno.ENOSPC, "No space left on device") from e
+            try:
+                with full_disk_said(): super()._save_checkpoint(model, trial)
             finally: self.args.save_total_limit = limit
             folder = Path(self.args.output_dir)
             checkpoint = folder / f"checkpoint-{self.state.global_step}"
@@ -264,16 +277,6 @@ def training_arguments(
     args = SFTConfig(**(settings | more))
     args._n_gpu = min(args.n_gpu, 1)          # transformers counts all it sees, and TRL refuses more than one
     return args
-
-# %% ../../nbs/03_training.ipynb #c0dd0002
-@contextmanager
-def without_cudnn_attention():
-    "PyTorch's attention by its other kernels: cuDNN's gives NaN gradients where a padded row sees nothing."
-    import torch
-    before = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    try: yield
-    finally: torch.backends.cuda.enable_cudnn_sdp(before)
 
 # %% ../../nbs/03_training.ipynb #0b5e0002
 OBSERVERS_FROM = "gemma_peft.training.validation"     # the module whose `observe` watches a training
