@@ -156,8 +156,9 @@ def misfit(first: Member, other: Member) -> str:     # empty where they fit
     models = [(m.run.config.model.id, m.run.config.model.revision) for m in (first, other)]
     if models[0] != models[1]:
         return f"{other.name} was trained from {models[1][0]}, {first.name} from {models[0][0]}"
-    words = [file_hash(m.folder / "tokenizer.json") for m in (first, other)]
-    if words[0] != words[1]: return f"{other.name} has another tokenizer than {first.name}"
+    files = [m.folder / "tokenizer.json" for m in (first, other)]
+    words = {file_hash(f) for f in files if f.exists()}
+    if len(words) > 1: return f"{other.name} has another tokenizer than {first.name}"
     shapes = [matrix_shapes(m.folder) for m in (first, other)]
     differ = sorted(k for k in shapes[0].keys() & shapes[1].keys() if shapes[0][k] != shapes[1][k])
     if not differ and shapes[0].keys() & shapes[1].keys(): return ""
