@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "turned_moments"
     ],
     "eight_bit_soup": [
-        "SECOND_METHOD", "SOUP", "TRAINS", "build_eight_bit_soup", "load_eight_bit_soup",
+        "OWN_SETTINGS", "SECOND_METHOD", "SOUP", "TRAINS", "build_eight_bit_soup", "load_eight_bit_soup",
         "member_overrides", "soup_members", "train_member"
     ],
     "ensembles": [
