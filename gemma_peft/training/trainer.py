@@ -209,10 +209,7 @@ def make_trainer_class():
 def _hashed(rows: list[dict]) -> str: return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 def training_identity(
-    run: Run,
-    arm: str,
-    rows: list[dict],
-    learning_rate: float,
+    run: Run, arm: str, rows: list[dict], learning_rate: float,
     validation: list[dict] | None = None,    # measured on the way
 ) -> dict:
     "What a training depends on: checkpoints are taken up where all of it is the same."
