@@ -10,11 +10,14 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
         "freeze_all_but_linear", "linear_layers", "load_adapter", "load_checked", "output_head", "quiet",
         "text_config"
     ],
+    "checked_values": [
+        "apply"
+    ],
     "config": [
         "Config", "ControlsConfig", "DataConfig", "EvalConfig", "GaLoreConfig", "HybridConfig", "LADDER",
         "ModelConfig", "QLoRAConfig", "SOURCES", "SOURCE_NAME", "SourceConfig", "SweepConfig", "TAKEN",
-        "TinyConfig", "TrainingConfig", "apply", "find_setting", "flatten", "get", "is_source",
-        "own_source", "setting", "settings"
+        "TinyConfig", "TrainingConfig", "find_setting", "flatten", "get", "is_source", "own_source",
+        "setting", "settings"
     ],
     "hub": [
         "ABSENT", "EXAMPLE", "LOGIN", "REFUSED", "UNREACHABLE", "causes", "hub_commit", "hub_remedy",

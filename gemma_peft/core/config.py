@@ -5,16 +5,14 @@
 # %% auto #0
 __all__ = ['SOURCES', 'LADDER', 'SOURCE_NAME', 'TAKEN', 'setting', 'ModelConfig', 'SourceConfig', 'DataConfig', 'TrainingConfig',
            'QLoRAConfig', 'GaLoreConfig', 'EvalConfig', 'HybridConfig', 'ControlsConfig', 'SweepConfig', 'TinyConfig',
-           'Config', 'settings', 'get', 'flatten', 'is_source', 'own_source', 'find_setting', 'apply']
+           'Config', 'settings', 'get', 'flatten', 'is_source', 'own_source', 'find_setting']
 
 # %% ../../nbs/00_core.ipynb #f3bccd68
 import dataclasses
 import re
-import sys
 import typing
 from dataclasses import dataclass, field
 
-from .look import nearest, shown
 from .paths import ladder_names
 
 # %% ../../nbs/00_core.ipynb #b0470c56
@@ -357,102 +355,3 @@ def find_setting(name: str) -> dataclasses.Field | None:
     "The field behind a dotted name, one of a source of one's own too; None where there is none."
     if own_source(name): return settings(SourceConfig)[name.rpartition(".")[2]]
     return settings().get(name)
-
-# %% ../../nbs/00_core.ipynb #b4abda7f
-def _coerce(value, kind):
-    "`value` as `kind`, or a ValueError that says what is accepted."
-    if typing.get_origin(kind) is list:
-        if isinstance(value, (tuple, list)): return [_coerce(v, typing.get_args(kind)[0]) for v in value]
-        raise ValueError("a list")
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is float and number: return _finite(value)
-    if kind is int and number and isinstance(value, int):
-        if -2**63 <= value < 2**63: return value
-        raise ValueError("a whole number that fits in 64 bits")
-    if kind is bool and isinstance(value, bool): return value
-    if kind is str and isinstance(value, str): return _text(value)
-    raise ValueError({int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind])
-
-def _finite(value: float) -> float:
-    if -sys.float_info.max <= value <= sys.float_info.max: return float(value)          # NaN is neither
-    raise ValueError("a finite number")
-
-def _text(value: str) -> str:
-    try: value.encode("utf-8")
-    except UnicodeEncodeError: raise ValueError("a text of whole Unicode letters") from None
-    if "\0" in value: raise ValueError("a text without zero bytes")
-    return value
-
-# %% ../../nbs/00_core.ipynb #3f48c5d6
-def _accepted(meta: dict) -> str:
-    "What a setting accepts, in words; empty when that is any value."
-    if meta.get("choices"):
-        files = f", or a {meta['ending']} file" if meta.get("ending") else ""
-        return "one of " + ", ".join(map(str, meta["choices"])) + files
-    if meta.get("names"):
-        return ("one name or more, each once, of letters, digits, _ and -; "
-                f"none of {', '.join(sorted(TAKEN))}")
-    words = (("above", "above"), ("low", "at least"), ("high", "at most"))
-    bounds = [f"{word} {meta[key]:.10g}" for key, word in words if meta.get(key) is not None]
-    text = " and ".join(bounds)
-    return text if meta.get("empty", True) else ", each ".join(filter(None, ["one value or more", text]))
-
-def _fits(value, meta: dict) -> bool:
-    "Whether every element of `value` lies in the range or the choices."
-    if value == [] and not meta.get("empty", True): return False
-    if meta.get("names"): return len(set(value)) == len(value) and all(map(is_source, value))
-    for v in value if isinstance(value, list) else [value]:
-        if meta.get("choices") and not _chosen(v, meta): return False
-        if meta.get("above") is not None and not v > meta["above"]: return False
-        if meta.get("low") is not None and not v >= meta["low"]: return False
-        if meta.get("high") is not None and not v <= meta["high"]: return False
-    return True
-
-def _chosen(value, meta: dict) -> bool:
-    "Whether a value is one of a setting's choices, or a file that may stand in their place."
-    if value in meta["choices"] or value in meta.get("aliases", ()): return True
-    return bool(meta.get("ending")) and value.endswith(meta["ending"])
-
-# %% ../../nbs/00_core.ipynb #995e21d1
-def apply(
-    config: Config,   # changed in place
-    values: dict,     # dotted names to values
-    where: str,       # where they come from, for the message
-) -> list[str]:       # the problems found; empty when all is well
-    "Set `values`; whatever cannot be set is described, with the nearest right name or what is accepted."
-    problems, known, strangers = [], settings(config), set()
-    for name in sorted(values, key=lambda n: n != "data.sources"):         # which names there are, first
-        if name in known:
-            if problem := _set(config, name, values[name], known[name], where): problems.append(problem)
-            elif name == "data.sources": known = _named(config)
-        elif source := own_source(name):
-            if source not in strangers: problems.append(_stranger(config, name, values[name], where))
-            strangers.add(source)
-        else:
-            problems.append(f"{shown(name)[1:-1]} ({where}) is no setting.{nearest(str(name), known)} "
-                            "`gemma-peft settings` lists them all")
-    return problems
-
-def _set(config: Config, name: str, value, field: dataclasses.Field, where: str) -> str:
-    "Set one value; the problem, if it cannot be."
-    section, _, leaf = name.rpartition(".")
-    wrong, accepted = f"{name} = {shown(value)} ({where}) must be ", _accepted(field.metadata)
-    try: value = _coerce(value, field.type)
-    except (ValueError, RecursionError) as e: return wrong + ", ".join(filter(None, [str(e), accepted]))
-    if not _fits(value, field.metadata): return wrong + accepted
-    setattr(get(config, section) if section else config, leaf, value)
-    return ""
-
-# %% ../../nbs/00_core.ipynb #fd38cdab
-def _named(config: Config) -> dict:
-    "Give the sources that `data.sources` names a place in the configuration; its settings then."
-    for name in config.data.sources:
-        if name not in SOURCES: config.data.own.setdefault(name, SourceConfig())
-    return settings(config)
-
-def _stranger(config: Config, name: str, value, where: str) -> str:
-    "What is wrong with a setting of a source that `data.sources` does not name."
-    source, there = own_source(name), config.data.sources
-    return (f"{name} = {shown(value)} ({where}): data.sources is {', '.join(there)} and does not name "
-            f"{source!r}.{nearest(source, SOURCES)} `--set data.sources={source}` takes that source alone, "
-            f"`--set data.sources={','.join([*there, source])}` adds it")

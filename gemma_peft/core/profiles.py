@@ -17,7 +17,8 @@ import os
 import tomllib
 from pathlib import Path
 
-from .config import SOURCES, Config, apply, find_setting, flatten, settings
+from .checked_values import apply
+from .config import SOURCES, Config, find_setting, flatten, settings
 from .layouts import base_formats, layout_problems, read_layout
 from .look import ConfigError, GemmaPeftError, nearest, shown
 from .paths import here, local_path, read_text
