@@ -309,7 +309,6 @@ def sweep_command(
 
     \b
     Examples:
-      gemma-peft sweep runs/tiny
       gemma-peft sweep --profile gemma --methods galore --rates 3e-5,1e-4,3e-4
       gemma-peft sweep runs/tiny --row lora
     """

@@ -10,7 +10,6 @@ __all__ = ['SOURCES', 'LADDER', 'SOURCE_NAME', 'TAKEN', 'setting', 'ModelConfig'
 # %% ../../nbs/00_core.ipynb #f3bccd68
 import dataclasses
 import re
-import typing
 from dataclasses import dataclass, field
 
 from .paths import ladder_names
@@ -235,8 +234,8 @@ class HybridConfig:
     member_epochs: float = setting(0., "passes over the training records of members that are trained for a "
                                        "mix; 0 is training.epochs", low=0, before=0.)
     bridge_directions: str = setting(
-        "sketched", "the bridge's directions: the gradient's strongest, sketched at every refresh; random ones "
-                    "at every refresh; or sketched once, at the first",
+        "sketched", "the bridge's directions: the gradient's strongest, sketched at every refresh; random "
+                    "ones at every refresh; or sketched once, at the first",
         choices=("sketched", "random", "first"), before="sketched")
 
 # %% ../../nbs/00_core.ipynb #1cd6b73c

@@ -165,7 +165,8 @@ def _opposed_to_int8(g) -> list[str]:
 def _opposed_in_galore(g) -> list[str]:
     "Settings of GaLore that cannot be true at once."
     problems, full = _opposed_to_int8(g), f"galore.full_share = {g.full_share:g}"
-    for need in (f"galore.outside = {shown(g.outside)}",) * (g.outside != "dropped") + (full,) * bool(g.full_share):
+    outside = f"galore.outside = {shown(g.outside)}"
+    for need in [outside] * (g.outside != "dropped") + [full] * bool(g.full_share):
         if g.layerwise in ("projected", "backward", "host"):
             problems.append(f"{need} needs the whole gradient of a step, but galore.layerwise = "
                             f"{shown(g.layerwise)} keeps none; use auto or off")
