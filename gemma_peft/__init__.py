@@ -8,7 +8,7 @@ __all__ = []
 # %% ../nbs/index.ipynb #1d000003
 from lazy_loader import attach
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # The front door: what most people need, each loaded when it is first used.
 __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
