@@ -237,6 +237,8 @@ class HybridConfig:
         "sketched", "the bridge's directions: the gradient's strongest, sketched at every refresh; random "
                     "ones at every refresh; or sketched once, at the first",
         choices=("sketched", "random", "first"), before="sketched")
+    bridge_rank: int = setting(0, "rank of what the bridge learned before its last refresh; 0: galore.rank",
+                               low=0, before=0)
 
 # %% ../../nbs/00_core.ipynb #1cd6b73c
 LADDER = ladder_names()         # each a file in nbs/ladder

@@ -49,7 +49,7 @@ __getattr__, __dir__, __all__ = attach(__name__, submod_attrs={
     ],
     "trained_bridge": [
         "BASE", "Bridge", "FIRST_LOOKS", "FOLDER", "PARTS", "as_adapter", "bridge_base", "bridge_layers",
-        "bridge_start", "bridge_static", "build_bridge", "compress_bridge", "input_moments", "kept_rank",
-        "load_bridge", "make_bridge", "parts_of", "train_bridge", "watch_bridge", "with_adapter"
+        "bridge_static", "build_bridge", "compress_bridge", "input_moments", "kept_rank", "load_bridge",
+        "make_bridge", "parts_of", "train_bridge", "watch_bridge", "with_adapter"
     ],
 })

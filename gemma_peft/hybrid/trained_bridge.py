@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['FIRST_LOOKS', 'PARTS', 'FOLDER', 'BASE', 'kept_rank', 'bridge_layers', 'Bridge', 'parts_of', 'make_bridge',
-           'watch_bridge', 'with_adapter', 'as_adapter', 'bridge_base', 'load_bridge', 'bridge_static', 'bridge_start',
-           'train_bridge', 'input_moments', 'compress_bridge', 'build_bridge']
+           'watch_bridge', 'with_adapter', 'as_adapter', 'bridge_base', 'load_bridge', 'bridge_static', 'train_bridge',
+           'input_moments', 'compress_bridge', 'build_bridge']
 
 # %% ../../nbs/07h_trained_bridge.ipynb #a3a7c5bf
 import copy
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,14 +47,14 @@ from gemma_peft.training import (
 
 from ..eval import ARMS
 from ..galore import GaLoreAdamW, state_gib
-from ..qlora import calibration_rows, lora_config, mending_pairs, save_adapter
+from ..qlora import calibration_rows, correction_of, lora_config, save_adapter
 from .bridge import BridgeLinear, Sketch, fold_pair, new_basis, single_side, turned_moments
 from .mixes import MIXES, Mix
 
 # %% ../../nbs/07h_trained_bridge.ipynb #630d908e
 def kept_rank(run: Run) -> int:
-    "Rank of the accumulator U V: qlora.correction_rank, or that of P."
-    return run.config.qlora.correction_rank or run.config.galore.rank
+    "Rank of the accumulator U V: hybrid.bridge_rank, or that of P."
+    return run.config.hybrid.bridge_rank or run.config.galore.rank
 
 def _check_settings(run: Run):
     "Raises GemmaPeftError for settings that the bridge cannot follow."
@@ -178,12 +179,9 @@ def make_bridge(
     model,                  # the base; changed in place
     learning_rate: float,
     mode=MODES["plain"],    # steps.Mode
-    start: dict | None = None,    # name -> (U, V) to begin with
 ) -> GaLoreAdamW:
     "Bridge a model: its optimiser; the rest is in `model.bridge`."
     g, layers = run.config.galore, bridge_layers(run, model)
-    for n, (u, v) in (start or {}).items():
-        layers[n].U[:, :u.shape[1]], layers[n].V[:len(v)] = u[:, :layers[n].kept], v[:layers[n].kept]
     def group(whole: bool, rate: float):
         return dict(params=[layer.trained for layer in layers.values() if layer.whole == whole], lr=rate)
     groups = [group(False, learning_rate * g.scale), group(True, learning_rate)]
@@ -240,10 +238,16 @@ def as_adapter(
     run: Run,
     model,          # bridged; changed in place
 ):                  # a peft.PeftModel on the same base
-    "The bridges' pairs as one LoRA adapter."
-    layers = model.bridge.layers
+    "The bridges' pairs, and the correction of the base where there is one, as one LoRA adapter."
+    layers, mended = model.bridge.layers, correction_of(model)
     pairs = {n: layer.factors() for n, layer in layers.items()}
-    for n, layer in layers.items(): model.set_submodule(n, layer.base_layer)
+    for n, (u, v) in mended.items():
+        pairs[n] = torch.cat([u.float(), pairs[n][0]], 1), torch.cat([v.float(), pairs[n][1]])
+    for n, layer in layers.items():
+        base = layer.base_layer
+        if n in mended: base._forward_hooks.clear()                  # it is in the adapter now
+        for factor in ("correction_u", "correction_v") if n in mended else (): delattr(base, factor)
+        model.set_submodule(n, base)
     model.is_loaded_in_4bit = model.was_4bit
     for name in ("bridge", "was_4bit", "unrecorded", "save_pretrained", "_hf_peft_config_loaded"):
         delattr(model, name)
@@ -254,7 +258,7 @@ FOLDER = "models/hybrid/bridge/final"
 BASE = ("layout", "budget_gib", "quant_type", "double_quant", "embedding_bits")      # of qlora
 
 def bridge_base(run: Run):
-    "The quantised base, without what qlora.correction_rank would put beside it."
+    "The quantised base that the adapter stands on: a correction is in the adapter."
     return load_base(run, quantised=True, corrected=False)
 
 def _about_base(run: Run) -> dict:
@@ -277,29 +281,23 @@ def bridge_static(
 ) -> dict:            # component -> bytes
     "What the bridge keeps from step to step: Q, B with its gradient and Adam's moments, and U, V and P."
     q, g, eight_bits = config.qlora, config.galore, galore_storage(config, mode)["states"] == "8bit"
-    learning, resting, bare = [], 0, copy.deepcopy(config)
-    bare.qlora.correction_rank = 0                   # its bytes are those of U and V
+    learning, resting, room = [], 0, config.hybrid.bridge_rank or g.rank
     for out, into in all_matrices(s):
         right = single_side(out, into, g.proj_type) == "right"
         longer, shorter = (out, into) if right else (into, out)
         rank = min(g.rank, shorter)
-        kept = 0 if rank == shorter else min(q.correction_rank or g.rank, out, into)
+        kept = 0 if rank == shorter else min(room, out, into)
         learning.append(rank * longer)
         resting += rank * shorter + kept * (out + into)
     trained = BYTES[q.adapter_dtype] * sum(learning)
     moments = sum(quantised(n, 8, 256) if eight_bits else 4 * n for n in learning)
-    return dict(weights=qlora_static(s, bare, mode, dtype)["weights"], adapters=trained, gradients=trained,
+    return dict(weights=qlora_static(s, config, mode, dtype)["weights"], adapters=trained, gradients=trained,
                 states=2 * moments, projectors=BYTES[dtype] * resting)
 
 STATIC["bridge"] = bridge_static       # so the trainer's plan and ledger know it
 SAVED.update({("bridge", compiled): SAVED["qlora", compiled] for compiled in (False, True)})
 
-# %% ../../nbs/07h_trained_bridge.ipynb #475156d9
-def bridge_start(run: Run, rows: list[dict]) -> dict:     # name -> (U, V)
-    "What U V begins as: the calibrated correction of the base where qlora.correction_rank asks for one."
-    rank = run.config.qlora.correction_rank
-    return mending_pairs(run, bridge_base(run), rows, rank)[0] if rank else {}
-
+# %% ../../nbs/07h_trained_bridge.ipynb #d1eeebf5
 def _last_weights(run: Run) -> Run:
     "The same run, for a training that ends with its last weights; nothing is written."
     other = copy.copy(run)
@@ -311,17 +309,15 @@ def train_bridge(
     run: Run,
     rows: list[dict],             # training rows
     validation: list[dict],       # validation rows
-    start: dict | None = None,    # name -> (U, V) that U V begins as; None: what the settings ask for
     callbacks=(),                 # transformers.TrainerCallback
 ) -> dict:                        # metrics
     "Train a bridge on `rows` and save it as an adapter in models/hybrid/bridge/final."
     _check_settings(run)
-    figures, start = {}, bridge_start(run, rows) if start is None else start
+    figures, optimizer = {}, partial(make_bridge, run)
     def make():
-        model = bridge_base(run)
+        model = load_base(run, quantised=True)
         model.bridged = True                  # the fast mode expands it
         return model
-    def optimizer(model, rate, mode): return make_bridge(run, model, rate, mode, start)
     model, metrics = fit(
         _last_weights(run), "bridge", rows, make, run.config.galore.learning_rate, make_optimizer=optimizer,
         callbacks=[watch_bridge(figures), *callbacks])
