@@ -93,8 +93,8 @@ STAGES |= {
         ("results/metrics/scores.json", "results/metrics/comparisons.json")),
     "report": Stage(
         "09_report", "report.make_report",
-        ("model.id", "data", "training.epochs", "eval", "hybrid.methods", "hybrid.primary", "seeds",
-         "controls"),
+        ("model", "data", "training", "qlora", "galore", *_shape, "eval", "hybrid.methods",
+         "hybrid.primary", "seeds", "controls"),
         ("results/metrics/*.json", "results/predictions/*.jsonl", "seeds/*/results/metrics/*.json",
          "ladder/*/results/metrics/*.json"),
         ("results/metrics/comparison_table.csv", "results/plots/", "results/examples/",
