@@ -62,7 +62,7 @@ PROFILES = {
         "galore.rank": 32, "galore.update_proj_gap": 20, "galore.scale": 1., "galore.learning_rate": 2e-3,
         "eval.max_new_tokens": 48, "eval.batch_size": 64,
         "controls.full_learning_rate": 1e-3, "controls.forgetting_tokens": 5000, "sweep.share": .5,
-        "hybrid.soup_tries": 8, "hybrid.member_epochs": .5,
+        "hybrid.soup_tries": 8,
     },
 }
 

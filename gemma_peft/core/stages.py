@@ -39,6 +39,9 @@ _shape = tuple(f"tiny.{k}" for k in ("vocab_size", "hidden_size", "intermediate_
                                      "num_attention_heads", "num_key_value_heads", "head_dim"))
 # memory is predicted from these too
 _ledger = (*_shape, "data.max_length", "qlora.embedding_bits", "qlora.layout", "qlora.budget_gib")
+# how mixes are made; the primary is but named
+_mixing = tuple(f"hybrid.{k}" for k in ("methods", "soup_coefficients", "soup_tries", "member_epochs",
+                                        "bridge_directions", "bridge_rank"))
 # how a model is loaded
 _loading = ("qlora.quant_type", "qlora.double_quant", "qlora.embedding_bits", "qlora.layout",
             "qlora.budget_gib", "qlora.correction_rank")
@@ -65,7 +68,7 @@ STAGES = {
                   (*_results, *(f"results/predictions/{m}.jsonl" for m in ("base", "qlora", "galore"))),
                   "model"),
     "hybrid": Stage("07_hybrid", "hybrid.make_hybrids",
-                    ("model", "training", "qlora", "galore", *_ledger, *_answering, "hybrid"),
+                    ("model", "training", "qlora", "galore", *_ledger, *_answering, *_mixing),
                     ("tiny/", *_processed[1:], *_arms, *_metrics),
                     ("models/hybrid/", "results/metrics/hybrid_*.json"), "model"),
 }
