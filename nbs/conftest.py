@@ -4,7 +4,7 @@ Every code cell that asserts is one test. The other cells run before it, in orde
 IPython shell, as they do in Jupyter. Cells with a directive of settings.ini's `tst_flags` (`#| slow`), or `#| eval: false`, are left out
 unless asked for (`--run-slow`); where they assert, they show as skipped. Notebooks run in nbs/, and their runs go to a temporary folder.
 """
-import ast, gc, importlib, json, linecache, os, re, sys, tempfile, traceback
+import ast, gc, json, linecache, os, re, sys, tempfile, traceback
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -145,15 +145,18 @@ class Notebook(pytest.File):
         gc.collect()
 
     def enter_again(self):
-        "What the notebook entered in the package's registries ends with it: there the module it exports puts its own again."
-        package, dead = LIBRARY + ".", False
-        for name, module in list(sys.modules.items()):
-            if not name.startswith(package): continue
-            for registry in [v for v in vars(module).values() if isinstance(v, dict)]:
-                ours = [k for k, v in registry.items() if callable(v) and getattr(v, "__module__", "") == "__main__"]
-                for key in ours: del registry[key]; dead = True
+        "What the notebook entered in the package's registries ends with it: there stands again what the module it exports has."
         exported = next((m[1] for c in self.cells if (m := re.match(r"#\|\s*default_exp\s+(\S+)", c["source"]))), "")
-        if dead and (module := sys.modules.get(package + exported)): importlib.reload(module)
+        module = sys.modules.get(f"{LIBRARY}.{exported}")
+        def ours(v): return getattr(v, "__module__", "") == "__main__"
+        for name, other in list(sys.modules.items()):
+            if not name.startswith(LIBRARY + "."): continue
+            for registry in [v for v in vars(other).values() if isinstance(v, dict)]:
+                for key, value in [(k, v) for k, v in registry.items() if callable(v) and ours(v)]:
+                    del registry[key]                       # a class made anew would not be the one that others hold: no reload
+                    if own := getattr(module, value.__name__, None): registry[key] = own
+            for registry in [v for v in vars(other).values() if isinstance(v, list)]:
+                registry[:] = [v for v in registry if not (isinstance(v, tuple) and any(map(ours, v)))]
 
     def execute(self, cell: dict):
         "Run one cell; raises CellError when it raises."
