@@ -115,7 +115,7 @@ def layered(
     config.data.own = {s: c for s, c in config.data.own.items() if s in config.data.sources}
     return config, {name: origin.get(name, "default") for name in settings(config)}, problems
 
-# %% ../../nbs/00e_profiles.ipynb #d29c58e5
+# %% ../../nbs/00e_profiles.ipynb #d29c58e1
 def _start_problems(config: Config) -> list[str]:
     "What keeps adapters from beginning as they are asked to, by the layout of the base alone."
     q, problems = config.qlora, []
@@ -131,27 +131,20 @@ def _start_problems(config: Config) -> list[str]:
                         "quantises none: there is nothing to mend; use a layout such as nf4")
     return problems
 
-def contradictions(config: Config) -> list[str]:
-    "Settings that cannot be true at once."
-    t, text = config.tiny, config.controls.forgetting_text
-    problems = layout_problems(config) + [p for s in config.data.sources for p in _source_problems(config, s)]
-    if not config.model.id:
-        problems.append("model.id is empty; it must be a hub id, a local folder, or 'tiny'")
-    if text == "synthetic" and config.model.id != "tiny":
-        problems.append("controls.forgetting_text = 'synthetic' is text of the tiny model's world, but "
-                        f"model.id = {shown(config.model.id)}; give a file or a hub id")
-    problems += _unmeasured(config) + _start_problems(config)
-    if t.num_attention_heads % t.num_key_value_heads:
-        problems.append(f"tiny.num_attention_heads = {t.num_attention_heads} must be a multiple of "
-                        f"tiny.num_key_value_heads = {t.num_key_value_heads}")
-    problems += _opposed_in_galore(config.galore)
-    for name, width in (("tiny.hidden_size", t.hidden_size), ("tiny.intermediate_size", t.intermediate_size),
-                        ("tiny.num_key_value_heads x tiny.head_dim", t.num_key_value_heads * t.head_dim)):
-        near = max(32, (width + 16) // 32 * 32)
-        if width % 32: problems.append(f"{name} = {width} must be a multiple of 32, the block that 4-bit "
-                                       f"kernels work in; the nearest is {near}")
-    return problems
+def _unmeasured(config: Config) -> list[str]:
+    "Settings of a training that need measurements on the way, where it makes none."
+    t = config.training
+    if t.keep != "last" and config.galore.weight_dtype == "int8":
+        return [f"training.keep = {shown(t.keep)} keeps copies of floating-point weights, but "
+                "galore.weight_dtype = 'int8' trains codes; use `--set training.keep=last`"]
+    if t.validation_steps: return []
+    needs = dict(keep=t.keep in ("best", "mean"), patience=t.patience,
+                 validation_answers=t.validation_answers)
+    return [f"training.{name} = {shown(getattr(t, name))} goes by measurements on the way, but "
+            "training.validation_steps = 0 makes none; add `--set training.validation_steps=50`"
+            for name, asked in needs.items() if asked]
 
+# %% ../../nbs/00e_profiles.ipynb #d29c58e3
 def _opposed_to_int8(g) -> list[str]:
     "Settings of GaLore that weights in int8 cannot have."
     if g.weight_dtype != "int8": return []
@@ -176,18 +169,27 @@ def _opposed_in_galore(g) -> list[str]:
         f"{full} draws all matrices anew at once; use galore.gap_similarity = 0 with it")
     return problems
 
-def _unmeasured(config: Config) -> list[str]:
-    "Settings of a training that need measurements on the way, where it makes none."
-    t = config.training
-    if t.keep != "last" and config.galore.weight_dtype == "int8":
-        return [f"training.keep = {shown(t.keep)} keeps copies of floating-point weights, but "
-                "galore.weight_dtype = 'int8' trains codes; use `--set training.keep=last`"]
-    if t.validation_steps: return []
-    needs = dict(keep=t.keep in ("best", "mean"), patience=t.patience,
-                 validation_answers=t.validation_answers)
-    return [f"training.{name} = {shown(getattr(t, name))} goes by measurements on the way, but "
-            "training.validation_steps = 0 makes none; add `--set training.validation_steps=50`"
-            for name, asked in needs.items() if asked]
+# %% ../../nbs/00e_profiles.ipynb #d29c58e5
+def contradictions(config: Config) -> list[str]:
+    "Settings that cannot be true at once."
+    t, text = config.tiny, config.controls.forgetting_text
+    problems = layout_problems(config) + [p for s in config.data.sources for p in _source_problems(config, s)]
+    if not config.model.id:
+        problems.append("model.id is empty; it must be a hub id, a local folder, or 'tiny'")
+    if text == "synthetic" and config.model.id != "tiny":
+        problems.append("controls.forgetting_text = 'synthetic' is text of the tiny model's world, but "
+                        f"model.id = {shown(config.model.id)}; give a file or a hub id")
+    problems += _unmeasured(config) + _start_problems(config)
+    if t.num_attention_heads % t.num_key_value_heads:
+        problems.append(f"tiny.num_attention_heads = {t.num_attention_heads} must be a multiple of "
+                        f"tiny.num_key_value_heads = {t.num_key_value_heads}")
+    problems += _opposed_in_galore(config.galore)
+    for name, width in (("tiny.hidden_size", t.hidden_size), ("tiny.intermediate_size", t.intermediate_size),
+                        ("tiny.num_key_value_heads x tiny.head_dim", t.num_key_value_heads * t.head_dim)):
+        near = max(32, (width + 16) // 32 * 32)
+        if width % 32: problems.append(f"{name} = {width} must be a multiple of 32, the block that 4-bit "
+                                       f"kernels work in; the nearest is {near}")
+    return problems
 
 def _source_problems(config: Config, source: str) -> list[str]:
     "What keeps a source from being read."
