@@ -68,6 +68,20 @@ def _chosen(value, meta: dict) -> bool:
     if value in meta["choices"] or value in meta.get("aliases", ()): return True
     return bool(meta.get("ending")) and value.endswith(meta["ending"])
 
+# %% ../../nbs/00o_checked_values.ipynb #fd38cdab
+def _named(config: Config) -> dict:
+    "Give the sources that `data.sources` names a place in the configuration; its settings then."
+    for name in config.data.sources:
+        if name not in SOURCES: config.data.own.setdefault(name, SourceConfig())
+    return settings(config)
+
+def _stranger(config: Config, name: str, value, where: str) -> str:
+    "What is wrong with a setting of a source that `data.sources` does not name."
+    source, there = own_source(name), config.data.sources
+    return (f"{name} = {shown(value)} ({where}): data.sources is {', '.join(there)} and does not name "
+            f"{source!r}.{nearest(source, SOURCES)} `--set data.sources={source}` takes that source alone, "
+            f"`--set data.sources={','.join([*there, source])}` adds it")
+
 # %% ../../nbs/00o_checked_values.ipynb #995e21d1
 def apply(
     config: Config,   # changed in place
@@ -97,17 +111,3 @@ def _set(config: Config, name: str, value, field: dataclasses.Field, where: str)
     if not _fits(value, field.metadata): return wrong + accepted
     setattr(get(config, section) if section else config, leaf, value)
     return ""
-
-# %% ../../nbs/00o_checked_values.ipynb #fd38cdab
-def _named(config: Config) -> dict:
-    "Give the sources that `data.sources` names a place in the configuration; its settings then."
-    for name in config.data.sources:
-        if name not in SOURCES: config.data.own.setdefault(name, SourceConfig())
-    return settings(config)
-
-def _stranger(config: Config, name: str, value, where: str) -> str:
-    "What is wrong with a setting of a source that `data.sources` does not name."
-    source, there = own_source(name), config.data.sources
-    return (f"{name} = {shown(value)} ({where}): data.sources is {', '.join(there)} and does not name "
-            f"{source!r}.{nearest(source, SOURCES)} `--set data.sources={source}` takes that source alone, "
-            f"`--set data.sources={','.join([*there, source])}` adds it")
